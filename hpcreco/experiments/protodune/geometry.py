@@ -1,0 +1,200 @@
+"""Drift volumes, wire planes and the readout frame of ProtoDUNE-like detectors.
+
+Lengths are mm, times us. A *face* is one drift volume seen by one side of an APA. Its readout ("local") frame is
+x' = distance to the anode plus drift speed times the deposit's time, y' and z' = position in the box. Wire planes are described in
+*pixel units*: the (z, y) plane of the local frame divided by PIXEL_SIZE, where wire k of a plane lies on
+``e_z * z + e_y * y = offset + k * pitch`` and its region is the strip half a pitch to either side.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+TPC_LENGTH = 3587.0
+APA_HEIGHT, APA_WIDTH = 5984.0, 2300.0
+APA_Y, APA_Z0, APA_Z_INC = 76.0, 3.0, 2320.0
+DRIFT_SPEED = 1.565  # mm per us
+SAMPLING_RATE = 2.0  # ticks per us
+N_TICKS = 6000
+DRIFT_PER_TICK = DRIFT_SPEED / SAMPLING_RATE
+SIM_T0 = 250.0  # us: the readout starts this long before the trigger
+PIXEL_SIZE = 2.0
+VOXEL_SIZE = (DRIFT_PER_TICK, PIXEL_SIZE, PIXEL_SIZE)  # (x, y, z); the fine x index is the tick
+DOWNSAMPLE = (8, 4, 4)
+N_CHANNELS = 2560  # per APA
+REAL_TPCS = (1, 2, 5, 6, 9, 10)  # the others are the thin volumes behind an APA
+NO_WIRE = -1
+
+
+class GeometryError(ValueError):
+    """A geometry that cannot be used: unknown name, unknown TPC, unreadable wire file."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, eq=False)
+class WirePlane:
+    """Parallel wires of one plane; `pitch` and `offset` in pixels, `channels` the local channel of each wire."""
+
+    name: str
+    angle: float
+    pitch: float
+    offset: float
+    channels: np.ndarray
+    direction: tuple[float, float]
+
+    @property
+    def n_wires(self) -> int:
+        return len(self.channels)
+
+    def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
+        """Index of the wire whose strip holds each local point, NO_WIRE (-1) where there is none."""
+        e_z, e_y = self.direction
+        along = (e_z * np.asarray(z_mm, float) + e_y * np.asarray(y_mm, float)) / PIXEL_SIZE
+        wire = np.floor((along - (self.offset - self.pitch / 2)) / self.pitch).astype(np.int64)
+        return np.where((wire >= 0) & (wire < self.n_wires), wire, NO_WIRE)
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One drift volume: its box in the detector frame and the planes that read it, sorted by angle."""
+
+    tpc: int
+    apa: int
+    face: int
+    r_min: tuple[float, float, float]
+    r_max: tuple[float, float, float]
+    planes: tuple[WirePlane, ...]
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Number of pixels along y and along z."""
+        n_y, n_z = (round((self.r_max[axis] - self.r_min[axis]) / PIXEL_SIZE) for axis in (1, 2))
+        return n_y, n_z
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        return tuple(plane.name for plane in self.planes)
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """A named set of faces. `digest` identifies every number in it."""
+
+    name: str
+    faces: Mapping[int, Face]
+    digest: str
+
+    @property
+    def tpcs(self) -> tuple[int, ...]:
+        return tuple(sorted(self.faces))
+
+    def face(self, tpc: int) -> Face:
+        try:
+            return self.faces[tpc]
+        except KeyError:
+            known = ", ".join(map(str, self.tpcs))
+            raise GeometryError(f"geometry {self.name} has no TPC {tpc}; it has {known}") from None
+
+    def to_local(
+        self, tpc: int, points_mm: np.ndarray, time_us: np.ndarray | float, limits: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Detector points (N, 3) and deposit times (N,) relative to the trigger -> readout frame.
+
+        Returns local mm (N, 3), the drift time already added to x, and a mask of the points inside both the box and the readout
+        window. With ``limits=False`` the mask is all true.
+        """
+        face = self.face(tpc)
+        points = np.asarray(points_mm, float).reshape(-1, 3)
+        low, high = np.array(face.r_min), np.array(face.r_max)
+        local = points - low
+        if face.face == 1:  # the anode is at the upper x of face 1, at the lower x of face 2
+            local[:, 0] = high[0] - points[:, 0]
+        keep = np.ones(len(points), bool)
+        if limits:
+            keep = ((local >= 0) & (local < high - low)).all(axis=1)
+        local[:, 0] += DRIFT_SPEED * (np.asarray(time_us, float) + SIM_T0)
+        if limits:
+            keep &= (local[:, 0] >= 0) & (local[:, 0] < N_TICKS * DRIFT_PER_TICK)
+        return local, keep
+
+
+def build(name: str, faces: Mapping[int, Face]) -> Geometry:
+    """A Geometry with the digest of its contents."""
+    content = [
+        [
+            face.tpc, face.apa, face.face,
+            [round(v, 6) for v in (*face.r_min, *face.r_max)],
+            [
+                [p.name, *(round(v, 6) for v in (p.angle, p.pitch, p.offset, *p.direction)), p.channels.tolist()]
+                for p in face.planes
+            ],
+        ]
+        for face in (faces[tpc] for tpc in sorted(faces))
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return Geometry(name=name, faces=dict(faces), digest=digest)
+
+
+# Face 1 and 2 of the original program: name, angle, pitch [pixel], offset [mm, detector frame].
+_PDSP_PLANES = {
+    1: (("U", 35.7, 2.3345, 52.1), ("V", -35.7, 2.3345, -3530.801), ("X", 0.0, 2.395, 5.75)),
+    2: (("U", -35.7, 2.3345, -3535.01), ("V", 35.7, 2.3345, 49.8), ("X", 0.0, 2.395, 5.6)),
+}
+
+
+def _pdsp_channels(face: int, plane: str) -> np.ndarray:
+    """Local channel of every wire. 800 U (V) channels serve 1148 strips: the wires wrap around the frame."""
+    if plane == "X":
+        return (np.arange(480) + (1600 if face == 1 else 2080)).astype(np.int32)
+    w = np.arange(1148)
+    channels = {
+        (1, "U"): np.where(w < 348, 347 - w, 799 - (w - 348)),
+        (1, "V"): np.where(w < 800, w + 800, w),
+        (2, "U"): np.where(w < 400, w + 400, w - 400),
+        (2, "V"): np.where(w < 748, 1547 - w, 1599 - (w - 748)),
+    }
+    return channels[face, plane].astype(np.int32)
+
+
+def _pdsp_plane(face: int, name: str, angle: float, pitch: float, offset_mm: float) -> WirePlane:
+    e_z, e_y = (round(f(math.radians(angle)), 6) for f in (math.cos, math.sin))
+    # offsets were given for the detector origin: move them to the corner of the box of the first APA
+    offset = round(offset_mm / PIXEL_SIZE - (e_z * APA_Z0 + e_y * APA_Y) / PIXEL_SIZE, 6)
+    return WirePlane(name, angle, pitch, offset, _pdsp_channels(face, name), (e_z, e_y))
+
+
+@lru_cache(maxsize=1)
+def _pdsp() -> Geometry:
+    planes = {
+        face: tuple(sorted((_pdsp_plane(face, *row) for row in rows), key=lambda p: p.angle))
+        for face, rows in _PDSP_PLANES.items()
+    }
+    faces = {}
+    for tpc in range(12):
+        apa, face = tpc // 2, tpc % 2 + 1
+        x = TPC_LENGTH if apa % 2 else -TPC_LENGTH
+        low = (x - TPC_LENGTH if face == 1 else x, APA_Y, APA_Z0 + APA_Z_INC * (apa // 2))
+        high = (low[0] + TPC_LENGTH, low[1] + APA_HEIGHT, low[2] + APA_WIDTH)
+        faces[tpc] = Face(tpc, apa, face, low, high, planes[face])
+    return build("pdsp", faces)
+
+
+def load(spec: str = "pdsp") -> Geometry:
+    """``pdsp`` (the original program's numbers) or ``larsoft:<wire dump .json or .json.bz2>``."""
+    if spec == "pdsp":
+        return _pdsp()
+    kind, _, path = spec.partition(":")
+    if kind == "larsoft" and path:
+        from hpcreco.experiments.protodune import larsoft
+
+        return larsoft.read(Path(path))
+    raise GeometryError(f"unknown geometry {spec!r}: expected pdsp or larsoft:<wire dump .json.bz2>")
