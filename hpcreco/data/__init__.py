@@ -1,0 +1,1 @@
+"""From shards to batches: dataset, step plan, collation and the prefetching loader."""
