@@ -1,0 +1,238 @@
+"""Builds Horovod or MinkowskiEngine for the running Python environment, keeps the wheel in a cache and installs it.
+
+    .venv/bin/python tools/engines/build.py horovod
+    .venv/bin/python tools/engines/build.py minkowski --wheel-only
+
+A wheel is built once per torch, Python, MPI, machine type and patch list, in a throw-away directory, and kept below
+$XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine also OpenBLAS's headers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # run as a script from anywhere
+import patches
+import sources
+
+MEMORY_PER_COMPILER = 2.5e9  # bytes; torch's headers are heavy
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One package to build: where it comes from, how it is patched and built, what proves that it works."""
+
+    package: str
+    version: str
+    sha256: str
+    patches: list[patches.Patch]
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    links_mpi: bool
+    check: str
+
+
+def torch_version() -> tuple[int, int]:
+    """(major, minor) of the installed torch."""
+    major, minor = metadata.version("torch").split(".")[:2]
+    return int(major), int(minor)
+
+
+def horovod() -> Engine:
+    """Horovod 0.28.1 over MPI, for torch only. HOROVOD_* variables set by the user win (HOROVOD_GPU_OPERATIONS=NCCL, ...)."""
+    return Engine(
+        package="horovod",
+        version="0.28.1",
+        sha256="92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0",
+        patches=patches.horovod(torch_version()),
+        arguments=(),
+        environment={
+            "HOROVOD_WITH_MPI": "1",
+            "HOROVOD_WITH_PYTORCH": "1",
+            "HOROVOD_WITHOUT_GLOO": "1",
+            "HOROVOD_WITHOUT_TENSORFLOW": "1",
+            "HOROVOD_WITHOUT_MXNET": "1",
+        },
+        links_mpi=True,
+        check="import horovod.torch as hvd; assert hvd.mpi_built()",
+    )
+
+
+def minkowski() -> Engine:
+    """MinkowskiEngine 0.5.4 for the CPU, over OpenBLAS."""
+    return Engine(
+        package="MinkowskiEngine",
+        version="0.5.4",
+        sha256="b1879c00d0b0b1d30ba622cce239886a7e3c78ee9da1064cdfe2f64c2ab15f94",
+        patches=patches.minkowski(),
+        arguments=("--cpu_only", "--blas=openblas"),
+        environment={},
+        links_mpi=False,
+        check="import MinkowskiEngine",
+    )
+
+
+ENGINES: dict[str, Callable[[], Engine]] = {"horovod": horovod, "minkowski": minkowski}
+
+
+def mpi_identity() -> str:
+    """Name and version of the MPI whose compiler wrapper comes first, e.g. ``mpich-5.0.2``; SystemExit without one."""
+    wrapper = shutil.which("mpicxx", path=search_path())
+    if wrapper is None:
+        sys.exit("tools/engines: no mpicxx: install the mpich wheel (tools/setup does) or load the site's MPI module")
+    if Path(wrapper).parent == Path(sys.prefix) / "bin":
+        return f"mpich-{metadata.version('mpich')}"
+    shown = subprocess.run([wrapper, "-show"], capture_output=True, text=True, check=True).stdout
+    return "site-" + hashlib.sha256(f"{wrapper} {shown}".encode()).hexdigest()[:10]
+
+
+def search_path() -> str:
+    """PATH with the environment's own programs (mpicxx, cmake, ninja) first; HPCRECO_SITE_MPI=1 lets the site's MPI win."""
+    own = str(Path(sys.prefix) / "bin")
+    path = os.environ.get("PATH", os.defpath)
+    return f"{path}:{own}" if os.environ.get("HPCRECO_SITE_MPI") == "1" else f"{own}:{path}"
+
+
+def cache_folder(engine: Engine) -> Path:
+    """Folder of the engine's wheel; its name says everything that the wheel depends on."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpcreco" / "wheels"
+    recipe = repr((engine.sha256, engine.patches, engine.arguments, sorted(build_settings(engine).items())))
+    parts = [
+        f"{engine.package.lower()}-{engine.version}",
+        f"torch-{metadata.version('torch')}",
+        f"py{sys.version_info.major}.{sys.version_info.minor}",
+        *([mpi_identity()] if engine.links_mpi else []),
+        platform.machine(),
+        hashlib.sha256(recipe.encode()).hexdigest()[:8],
+    ]
+    return root / "_".join(parts)
+
+
+def build_settings(engine: Engine) -> dict[str, str]:
+    """The environment variables that decide what is built."""
+    chosen = {key: value for key, value in os.environ.items() if key.startswith("HOROVOD_")} if engine.links_mpi else {}
+    return engine.environment | chosen
+
+
+def compilers() -> int:
+    """How many compilers may run at once: one per core, as far as memory allows."""
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(1, min(cores, int(memory / MEMORY_PER_COMPILER)))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder's lock, so that two set-ups at once build a wheel only once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def cached(folder: Path) -> Path | None:
+    """The finished wheel in ``folder``, if there is one."""
+    return next(iter(sorted(folder.glob("*.whl"))), None)
+
+
+def build(engine: Engine, folder: Path) -> Path:
+    """Builds the wheel in a throw-away directory and moves it into ``folder``; SystemExit names the log on failure."""
+    if shutil.which(os.environ.get("CXX", "c++")) is None:
+        sys.exit(f"tools/engines: {engine.package} needs a C++ compiler (Debian, Ubuntu: apt-get install build-essential)")
+    log = folder / "build.log"
+    with tempfile.TemporaryDirectory(prefix=f"hpcreco-{engine.package}-") as temporary:
+        archive = sources.fetch(engine.package, engine.version, engine.sha256, Path(temporary))
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary)  # noqa: S202  the archive's hash is known
+        source = Path(temporary) / f"{engine.package}-{engine.version}"
+        for patch in engine.patches:
+            print(f"  patch {patch.file}: {patch.why}", flush=True)
+            patch.apply(source)
+        environment = os.environ | build_settings(engine)
+        environment |= {"PATH": search_path(), "MAKEFLAGS": f"-j{compilers()}", "MAX_JOBS": str(compilers())}
+        command = [sys.executable, "setup.py", "bdist_wheel", *engine.arguments]
+        print(f"  building {engine.package} {engine.version}: 4 to 6 minutes on 2 cores; log: {log}", flush=True)
+        code = follow(command, source, environment, log)
+        wheel = cached(source / "dist")
+        if code != 0 or wheel is None:
+            tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
+            sys.exit(f"{tail}\ntools/engines: building {engine.package} failed (exit {code}); the whole log: {log}")
+        partial = folder / f".{wheel.name}.part-{os.getpid()}"
+        shutil.copyfile(wheel, partial)
+        return partial.rename(folder / wheel.name)
+
+
+def follow(command: list[str], source: Path, environment: dict[str, str], log: Path) -> int:
+    """Runs the build, its output in ``log``, and shows the compilers' own progress ([ 45%] or [3/13]); returns the exit code."""
+    start = shown = time.monotonic()
+    terminal = sys.stdout.isatty()
+    with open(log, "w") as handle:
+        process = subprocess.Popen(
+            command, cwd=source, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            handle.write(line)
+            handle.flush()
+            step = re.match(r"\s*\[\s*(\d+%|\d+/\d+)\]", line)
+            now = time.monotonic()
+            if step and now - shown > (0.2 if terminal else 20):
+                shown = now
+                text = f"  [{step[1]:>5}] {now - start:4.0f} s"
+                print(f"\r{text}" if terminal else text, end="" if terminal else "\n", flush=True)
+        code = process.wait()
+    print(f"{chr(13) if terminal else ''}  built in {time.monotonic() - start:.0f} s" if code == 0 else "", flush=True)
+    return code
+
+
+def install(wheel: Path) -> None:
+    """Installs the wheel alone: what it needs at run time is in the lock file."""
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)]
+    subprocess.run(pip, check=True)
+
+
+def works(engine: Engine) -> bool:
+    """Whether the engine, as installed in this environment, can be imported."""
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", engine.check], capture_output=True, text=True, cwd="/")
+    if run.returncode != 0:
+        print(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "no message", file=sys.stderr)
+    return run.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", choices=sorted(ENGINES))
+    parser.add_argument("--wheel-only", action="store_true", help="build into the cache and print the wheel's path")
+    arguments = parser.parse_args()
+    engine = ENGINES[arguments.engine]()
+    folder = cache_folder(engine)
+    with locked(folder):
+        wheel = cached(folder) or build(engine, folder)
+    if arguments.wheel_only:
+        print(wheel)
+        return 0
+    install(wheel)
+    if not works(engine):
+        sys.exit(f"tools/engines: {engine.package} from {wheel} is installed but cannot be imported (message above)")
+    print(f"  {engine.package} {engine.version} works", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
