@@ -1,0 +1,288 @@
+"""The interval algorithm, compiled. Two passes over the slices of an event: `count` sizes the output, `fill` writes it.
+
+In a slice only the columns touched by an active collection strip are looked at; in such a column every active strip of another plane
+is one interval of y; the merged intervals of the planes are intersected, and what is left are runs of candidate pixels. No fine
+pixel is stored: runs are shared out straight into the coarse cells. Worker w of n takes coarse slices w, w + n, ..., each written to
+its own rows, so the result does not depend on the number of workers.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hpcreco.experiments.protodune.overlap import SHARE_UNIT
+from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.layout import Layout
+
+
+class Slices(NamedTuple):
+    """Samples of one event: those of tick t are [offsets[t], offsets[t + 1]), channels ascending."""
+
+    offsets: np.ndarray  # int64 (n_ticks + 1,)
+    channel: np.ndarray  # int32 (n,)
+    value: np.ndarray  # float64 (n,)
+
+
+class Grid(NamedTuple):
+    """Coarse cell sizes in fine voxels, and the rule for an active sample."""
+
+    dx: int
+    dy: int
+    dz: int
+    threshold: float
+    glows: bool  # some pixel is a candidate without any charge, so that no slice may be skipped
+
+
+class Scratch(NamedTuple):
+    """Work space of one worker."""
+
+    lit: np.ndarray  # bool (P, S)
+    strips: np.ndarray  # int32 (P, S), active strips in ascending order
+    n_strips: np.ndarray  # int32 (P,)
+    runs: np.ndarray  # int32 (3, S + 1, 2): current runs, those of one plane, their intersection
+    slot: np.ndarray  # int32 (coarse y * coarse z,), position of a touched cell, -1 if untouched
+
+
+@compiled
+def scratch(layout: Layout, grid: Grid) -> Scratch:
+    n_planes, n_z, n_strips = layout.span.shape[:3]
+    n_y = layout.strip.shape[2]
+    n_cells = ((n_y + grid.dy - 1) // grid.dy) * ((n_z + grid.dz - 1) // grid.dz)
+    return Scratch(
+        np.zeros((n_planes, n_strips), np.bool_),
+        np.zeros((n_planes, n_strips), np.int32),
+        np.zeros(n_planes, np.int32),
+        np.zeros((3, n_strips + 1, 2), np.int32),
+        np.full(n_cells, -1, np.int32),
+    )
+
+
+@compiled
+def light(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch) -> bool:
+    """List the active strips of every plane; False when the slice cannot hold a candidate."""
+    any_active = False
+    for i in range(slices.offsets[tick], slices.offsets[tick + 1]):
+        if slices.value[i] > grid.threshold:
+            c = slices.channel[i]
+            p = layout.plane_of[c]
+            if p >= 0:
+                any_active = True
+                for k in range(layout.first_strip[c], layout.first_strip[c + 1]):
+                    work.lit[p, layout.strip_of[k]] = True
+    if not (any_active or grid.glows):
+        return False
+    for p in range(layout.always.shape[0]):
+        n = 0
+        for s in range(layout.always.shape[1]):
+            if work.lit[p, s] or layout.always[p, s]:
+                work.strips[p, n] = s
+                work.lit[p, s] = False
+                n += 1
+        work.n_strips[p] = n
+    return True
+
+
+@compiled
+def merge(layout: Layout, p: int, column: int, work: Scratch) -> int:
+    """Runs of y in `column` touched by the active strips of plane p, into runs[1]; returns their number."""
+    n = 0
+    last = work.n_strips[p] - 1
+    for i in range(last + 1):
+        s = work.strips[p, last - i if layout.descending[p] else i]
+        low, high = layout.span[p, column, s, 0], layout.span[p, column, s, 1]
+        if high > low:
+            if n > 0 and low <= work.runs[1, n - 1, 1]:
+                work.runs[1, n - 1, 1] = max(high, work.runs[1, n - 1, 1])
+            else:
+                work.runs[1, n, 0], work.runs[1, n, 1] = low, high
+                n += 1
+    return n
+
+
+@compiled
+def intersect(runs: np.ndarray, n: int, m: int, now: int, out: int) -> int:
+    """Intersection of the first n runs of runs[now] with the first m of runs[1], into runs[out]; returns the number."""
+    i = j = k = 0
+    while i < n and j < m:
+        low = max(runs[now, i, 0], runs[1, j, 0])
+        high = min(runs[now, i, 1], runs[1, j, 1])
+        if high > low:
+            runs[out, k, 0], runs[out, k, 1] = low, high
+            k += 1
+        if runs[now, i, 1] < runs[1, j, 1]:
+            i += 1
+        else:
+            j += 1
+    return k
+
+
+@compiled
+def candidates(layout: Layout, column: int, work: Scratch) -> tuple[int, int]:
+    """Runs of candidate pixels in a column that the guide plane lights: (number, which of runs holds them)."""
+    now, n = 0, 1
+    work.runs[0, 0, 0], work.runs[0, 0, 1] = 0, layout.strip.shape[2]
+    for p in range(layout.always.shape[0]):
+        if p != layout.guide:
+            m = merge(layout, p, column, work)
+            n = intersect(work.runs, n, m, now, 2 - now)
+            now = 2 - now
+            if n == 0:
+                break
+    return n, now
+
+
+@compiled
+def column_ranges(layout: Layout, work: Scratch, ranges: np.ndarray) -> int:
+    """Disjoint ascending column ranges lit by the guide plane, or all columns without one; returns their number."""
+    if layout.guide < 0:
+        ranges[0, 0], ranges[0, 1] = 0, layout.strip.shape[1]
+        return 1
+    n, end = 0, 0
+    for i in range(work.n_strips[layout.guide]):
+        s = work.strips[layout.guide, i]
+        low, high = max(layout.columns[layout.guide, s, 0], end), layout.columns[layout.guide, s, 1]
+        if high > low:
+            ranges[n, 0], ranges[n, 1] = low, high
+            n, end = n + 1, high
+    return n
+
+
+@compiled
+def count(
+    layout: Layout,
+    slices: Slices,
+    grid: Grid,
+    worker: int,
+    workers: int,
+    cells: np.ndarray,
+    runs: np.ndarray,
+    pixels: np.ndarray,
+) -> None:
+    """Candidate cells per coarse slice, runs and fine pixels per tick, for this worker's slices."""
+    work = scratch(layout, grid)
+    ranges = np.zeros((layout.always.shape[1] + 1, 2), np.int32)
+    n_z = layout.strip.shape[1]
+    cells_z = (n_z + grid.dz - 1) // grid.dz
+    for x in range(worker, len(cells), workers):
+        for tick in range(x * grid.dx, (x + 1) * grid.dx):
+            if not light(layout, slices, grid, tick, work):
+                continue
+            for r in range(column_ranges(layout, work, ranges)):
+                for column in range(ranges[r, 0], ranges[r, 1]):
+                    n, now = candidates(layout, column, work)
+                    runs[tick] += n
+                    for i in range(n):
+                        low, high = work.runs[now, i, 0], work.runs[now, i, 1]
+                        pixels[tick] += high - low
+                        for y in range(low // grid.dy, (high - 1) // grid.dy + 1):
+                            cell = y * cells_z + column // grid.dz
+                            if work.slot[cell] != x:
+                                work.slot[cell] = x
+                                cells[x] += 1
+
+
+@compiled
+def weigh(layout: Layout, column: int, low: int, high: int, weight: np.ndarray) -> None:
+    """Add the shares of a run of candidates to the total of every channel it touches."""
+    for p in range(layout.always.shape[0]):
+        for y in range(low, high):
+            s, a = layout.strip[p, column, y], layout.share[p, column, y]
+            weight[layout.channel[p, s]] += a
+            weight[layout.channel[p, s + 1]] += SHARE_UNIT - a
+
+
+@compiled
+def share_out(
+    layout: Layout, column: int, low: int, high: int, ratio: np.ndarray, total: np.ndarray, slot: int
+) -> None:
+    """Add the charge of a run of candidates inside one coarse cell; ratio is charge per thousandth of a pixel."""
+    for p in range(layout.always.shape[0]):
+        part = 0.0
+        for y in range(low, high):
+            s, a = layout.strip[p, column, y], layout.share[p, column, y]
+            part += ratio[layout.channel[p, s]] * a + ratio[layout.channel[p, s + 1]] * (SHARE_UNIT - a)
+        total[slot, p] += part
+
+
+@compiled
+def ratios(
+    layout: Layout,
+    slices: Slices,
+    grid: Grid,
+    tick: int,
+    weight: np.ndarray,
+    ratio: np.ndarray,
+    lost: np.ndarray,
+) -> None:
+    """Charge per thousandth of a pixel for the channels of a slice; the charge of active ones without a candidate is lost."""
+    for i in range(slices.offsets[tick], slices.offsets[tick + 1]):
+        c, q = slices.channel[i], slices.value[i]
+        if weight[c] > 0:
+            ratio[c] = q / weight[c]
+        elif q > grid.threshold and layout.plane_of[c] >= 0:
+            lost[tick, layout.plane_of[c]] += q
+
+
+@compiled
+def fill(
+    layout: Layout,
+    slices: Slices,
+    grid: Grid,
+    worker: int,
+    workers: int,
+    first_row: np.ndarray,
+    runs_per_tick: np.ndarray,
+    coords: np.ndarray,
+    features: np.ndarray,
+    lost: np.ndarray,
+) -> None:
+    """Write the rows [first_row[x], first_row[x + 1]) of this worker's coarse slices, and the charge lost per tick and plane."""
+    work = scratch(layout, grid)
+    n_planes, n_z = layout.strip.shape[:2]
+    cells_z = (n_z + grid.dz - 1) // grid.dz
+    ranges = np.zeros((layout.always.shape[1] + 1, 2), np.int32)
+    found = np.zeros((runs_per_tick.max(), 3), np.int32)
+    most = 0
+    for x in range(len(first_row) - 1):
+        most = max(most, first_row[x + 1] - first_row[x])
+    cells, total = np.zeros(most, np.int64), np.zeros((most, n_planes))
+    n_channels = len(layout.plane_of)
+    weight, ratio = np.zeros(n_channels + 1, np.int64), np.zeros(n_channels + 1)
+    for x in range(worker, len(first_row) - 1, workers):
+        n_cells = 0
+        for tick in range(x * grid.dx, (x + 1) * grid.dx):
+            weight[:] = 0
+            n_found = 0
+            if runs_per_tick[tick] > 0:
+                light(layout, slices, grid, tick, work)
+                for r in range(column_ranges(layout, work, ranges)):
+                    for column in range(ranges[r, 0], ranges[r, 1]):
+                        n, now = candidates(layout, column, work)
+                        for i in range(n):
+                            low, high = work.runs[now, i, 0], work.runs[now, i, 1]
+                            weigh(layout, column, low, high, weight)
+                            found[n_found, 0], found[n_found, 1], found[n_found, 2] = column, low, high
+                            n_found += 1
+                weight[n_channels] = 0
+            ratio[:] = 0
+            ratios(layout, slices, grid, tick, weight, ratio, lost)
+            for i in range(n_found):
+                column, low, high = found[i, 0], found[i, 1], found[i, 2]
+                for y in range(low // grid.dy, (high - 1) // grid.dy + 1):
+                    cell = y * cells_z + column // grid.dz
+                    slot = work.slot[cell]
+                    if slot < 0:
+                        slot = n_cells
+                        work.slot[cell], cells[slot], total[slot] = slot, cell, 0.0
+                        n_cells += 1
+                    part_low, part_high = max(low, y * grid.dy), min(high, (y + 1) * grid.dy)
+                    share_out(layout, column, part_low, part_high, ratio, total, slot)
+        order = np.argsort(cells[:n_cells])
+        for i in range(n_cells):
+            cell, row = cells[order[i]], first_row[x] + i
+            coords[row, 0], coords[row, 1], coords[row, 2] = x, cell // cells_z, cell % cells_z
+            for p in range(n_planes):
+                features[row, p] = total[order[i], p]
+            work.slot[cell] = -1

@@ -1,0 +1,147 @@
+"""The tiler of one face: waveforms of an event in, candidate voxels with their charges out."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from hpcreco.experiments.protodune.geometry import DOWNSAMPLE, N_CHANNELS, N_TICKS, Face
+from hpcreco.experiments.protodune.tiling import arrays, kernels, layout
+from hpcreco.experiments.protodune.tiling.compiled import HAVE_NUMBA
+
+ALGORITHM_VERSION = 1  # raise when the same input gives other rows: finished files become stale
+
+
+class TilingError(RuntimeError):
+    """Input that cannot be tiled."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class TilingOptions:
+    """What decides the result besides the geometry.
+
+    threshold : a sample is active when its charge is strictly above [electrons]
+    active_none : regions without a wire count as active
+    dead_channels : local channels that are always active and carry no charge
+    clip_negative : negative samples count as zero
+    legacy_rounding : a strip lights a pixel only if its share does not round to zero (the original's rule)
+    """
+
+    downsample: tuple[int, int, int] = DOWNSAMPLE
+    threshold: float = 1e-3
+    active_none: bool = True
+    dead_channels: tuple[int, ...] = ()
+    clip_negative: bool = False
+    legacy_rounding: bool = False
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Candidates of one event in lexicographic (x, y, z) order.
+
+    coords : int32 (N, 3) coarse cells; features : float32 (N, P) charge [electrons] per plane, in the face's plane order
+    lost : float64 (P,) charge of active channels that no candidate could take; pixels : number of fine candidates
+    """
+
+    coords: np.ndarray
+    features: np.ndarray
+    lost: np.ndarray
+    pixels: int
+
+
+class Tiler:
+    """Tables built once, then any number of events. Safe to use from several threads."""
+
+    def __init__(
+        self,
+        face: Face,
+        options: TilingOptions | None = None,
+        n_ticks: int = N_TICKS,
+        n_channels: int = N_CHANNELS,
+        threads: int = 1,
+        engine: str | None = None,
+    ) -> None:
+        """`engine` is numba or numpy, by default numba where it is installed; both give the same bits."""
+        self.options = options or TilingOptions()
+        if min(self.options.downsample) < 1 or n_ticks % self.options.downsample[0]:
+            raise TilingError(
+                f"downsample {self.options.downsample} does not fit: factors are at least 1 and the first must divide "
+                f"the {n_ticks} ticks of the waveforms"
+            )
+        self.face, self.n_ticks, self.n_channels, self.threads = face, n_ticks, n_channels, max(1, threads)
+        self.engine = engine or ("numba" if HAVE_NUMBA else "numpy")
+        if self.engine not in ("numba", "numpy") or (self.engine == "numba" and not HAVE_NUMBA):
+            raise TilingError(f"tiling engine {self.engine!r} is not available here; use numpy")
+        self.layout = layout.build(
+            face,
+            n_channels,
+            self.options.active_none,
+            tuple(self.options.dead_channels),
+            self.options.legacy_rounding,
+        )
+        self.grid = kernels.Grid(*self.options.downsample, self.options.threshold, arrays.glows(self.layout))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Coarse grid (x, y, z)."""
+        n_y, n_z = self.face.pixels
+        dx, dy, dz = self.options.downsample
+        return self.n_ticks // dx, -(-n_y // dy), -(-n_z // dz)
+
+    def tile(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> Tiles:
+        """Candidates of one event given its samples (n,), in any order; raises TilingError on samples outside the readout."""
+        slices = self._slices(np.asarray(tick), np.asarray(channel), np.asarray(value))
+        run = arrays.tile if self.engine == "numpy" else self._compiled
+        coords, features, lost, pixels = run(self.layout, slices, self.grid)
+        return Tiles(coords, features.astype(np.float32), lost.sum(axis=0), int(pixels))
+
+    def _slices(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> kernels.Slices:
+        for name, column, limit in (("tick", tick, self.n_ticks), ("channel", channel, self.n_channels)):
+            if len(column) and (int(column.min()) < 0 or int(column.max()) >= limit):
+                raise TilingError(
+                    f"{name} {int(column.min())}..{int(column.max())} outside [0, {limit}) of the readout"
+                )
+        charge = value.astype(np.float64)
+        if not np.isfinite(charge).all():
+            raise TilingError("waveform holds values that are not finite")
+        if self.options.clip_negative:
+            charge = np.maximum(charge, 0.0)
+        if self.options.dead_channels:
+            charge = np.where(np.isin(channel, self.options.dead_channels), 0.0, charge)
+        key = tick.astype(np.int64) * self.n_channels + channel
+        if len(key) and not (np.diff(key) > 0).all():
+            order = np.argsort(key, kind="stable")
+            key, charge = key[order], charge[order]
+            if (np.diff(key) == 0).any():
+                raise TilingError("a channel has two samples at the same tick")
+        offsets = np.searchsorted(key, np.arange(self.n_ticks + 1, dtype=np.int64) * self.n_channels)
+        return kernels.Slices(offsets.astype(np.int64), (key % self.n_channels).astype(np.int32), charge)
+
+    def _compiled(self, plan: layout.Layout, slices: kernels.Slices, grid: kernels.Grid) -> tuple:
+        n_planes = len(self.face.planes)
+        cells = np.zeros(self.n_ticks // grid.dx, np.int64)
+        runs, pixels = np.zeros(self.n_ticks, np.int64), np.zeros(self.n_ticks, np.int64)
+        self._spread(kernels.count, plan, slices, grid, cells, runs, pixels)
+        first_row = np.concatenate([[0], np.cumsum(cells)])
+        coords = np.empty((first_row[-1], 3), np.int32)
+        features = np.empty((first_row[-1], n_planes), np.float64)
+        lost = np.zeros((self.n_ticks, n_planes))
+        self._spread(kernels.fill, plan, slices, grid, first_row, runs, coords, features, lost)
+        return coords, features, lost, pixels.sum()
+
+    def _spread(self, kernel, plan, slices, grid, *outputs: np.ndarray) -> None:
+        """Run a kernel on all workers; it releases the GIL and each worker writes its own slices."""
+        if self.threads == 1:
+            kernel(plan, slices, grid, 0, 1, *outputs)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            jobs = [
+                pool.submit(kernel, plan, slices, grid, w, self.threads, *outputs)
+                for w in range(self.threads)
+            ]
+            for job in jobs:
+                job.result()
