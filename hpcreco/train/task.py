@@ -114,11 +114,12 @@ class Task:
     read:         (run, training) -> ReadEvent; what of a shard becomes an Event, augmentation included
     model:        (run) -> module
     optimization: (run, model, stage, pace) -> Optimization
-    step:         (model, batch, context) -> Outcome
+    step:         (model, batch, context) -> Outcome; terms are empty when the batch has no truth, and zero sums and
+                  weights for a batch without events
     metrics:      (outputs, batch) -> summable tensors (scalars or histograms), added over batches and ranks
     columns:      (summed metrics) -> numbers of the summary row, keys exactly `column_names(run)`
     column_names: (run) -> names of the metric columns, declared up front for the CSV header
-    predict:      (model, batch) -> Tables for yinf; may use gradients
+    predict:      (model, batch, outcome of `step`) -> Tables for yinf; called under no_grad, may enable gradients itself
     yinf:         (run) -> Schema of the yinf shards, built with `hpcreco.yinf.ATTRIBUTES`
     yinf_attributes: (run) -> the experiment's own attributes of a yinf shard
     monitor:      (run) -> (column name, "min" or "max"): what "best" means and early stopping watches
@@ -133,7 +134,7 @@ class Task:
     metrics: Callable[[Mapping[str, Tensor], Batch], dict[str, Tensor]]
     columns: Callable[[Mapping[str, Tensor]], dict[str, float]]
     column_names: Callable[[Run], tuple[str, ...]]
-    predict: Callable[[nn.Module, Batch], Tables]
+    predict: Callable[[nn.Module, Batch, Outcome], Tables]
     yinf: Callable[[Run], Schema]
     monitor: Callable[[Run], tuple[str, str]]
     yinf_attributes: Callable[[Run], dict[str, Any]] = lambda run: {}

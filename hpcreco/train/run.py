@@ -1,0 +1,75 @@
+"""One training job from its first message to its exit code."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hpcreco import experiment, parallel
+from hpcreco.config import Run
+from hpcreco.parallel.watchdog import Watchdog, abort_on_error
+from hpcreco.train import start
+from hpcreco.train.lock import RunLock
+from hpcreco.train.loop import Loop
+from hpcreco.train.progress import start_log, stop_log
+from hpcreco.train.session import Session, on_root, open_part
+from hpcreco.train.stop import Stop
+from hpcreco.world import World
+
+LOG = logging.getLogger("hpcreco")
+
+
+def train(run: Run, found: experiment.Experiment, world: World, request: start.Request, *, verbose: bool = False) -> int:
+    """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed."""
+    device = None if run.device == "auto" else run.device
+    ranks = parallel.open(run.backend, world, output_dir=run.output_dir, device=device)
+    try:
+        with abort_on_error(ranks), Stop() as stop, _locked(run, ranks):
+            start_log(run.output_dir, ranks.rank, verbose=verbose, rank_files=run.rank_files)
+            return _train(run, found, ranks, request, stop)
+    finally:
+        stop_log()
+        ranks.close()
+
+
+def _train(run: Run, found: experiment.Experiment, ranks: parallel.Parallel, request: start.Request, stop: Stop) -> int:
+    task = found.load("task")
+    with Watchdog(run.parallel.timeout, ranks) as watchdog:
+        session = Session(
+            run, found, task, ranks, open_part(found, task, run, ranks, "train"), open_part(found, task, run, ranks, "validation")
+        )
+        state = start.begin(session, request)
+        start.keep_config(session)
+        _introduce(session, state.model)
+        if state.progress.ended:
+            LOG.info("nothing to do: %s", state.progress.ended)
+            return 0
+        resumed = state.progress.step > 0
+        code = Loop(session, state, stop, watchdog, start.summaries(session, state, resumed)).run()
+        if code == 0:
+            LOG.info("done: %s; results in %s", state.progress.ended, run.output_dir)
+        return code
+
+
+def _introduce(session: Session, model: object) -> None:
+    ranks, training, validation = session.parallel, session.training, session.validation
+    parameters = sum(p.numel() for p in model.parameters())  # type: ignore[attr-defined]
+    LOG.info(
+        "%s: %d rank(s) on %s (%s), %s parameters", session.experiment.name, ranks.size, ranks.name, ranks.device, f"{parameters:,}"
+    )
+    for name, part in (("training", training), ("validation", validation)):
+        if part is not None:
+            LOG.info("%s: %d files, %d events", name, len(part.index.paths), part.index.n_events)
+
+
+@contextmanager
+def _locked(run: Run, ranks: parallel.Parallel) -> Iterator[None]:
+    """Rank 0 holds the run's lock for everybody."""
+    lock = RunLock(run.output_dir)
+    on_root(ranks, lambda: lock.__enter__() and None)
+    try:
+        yield
+    finally:
+        if ranks.rank == 0:
+            lock.__exit__()

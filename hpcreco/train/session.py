@@ -1,0 +1,155 @@
+"""What stays fixed while a run trains: the config, the task, the data and the ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from hpcreco import experiment, shards
+from hpcreco.config import Run
+from hpcreco.data.batch import Batch
+from hpcreco.data.dataset import EventDataset
+from hpcreco.data.loader import Loader
+from hpcreco.data.plan import Share, StepPlanner, share
+from hpcreco.parallel import Parallel
+from hpcreco.train.state import Progress
+from hpcreco.train.task import Pace, Stage, Task
+
+T = TypeVar("T")
+
+
+def on_root(parallel: Parallel, work: Callable[[], T]) -> T:
+    """Let rank 0 do `work` and give everyone its result; an error of rank 0 is raised on every rank.
+
+    On the other ranks the error is marked `quiet`, so that it is printed once.
+    """
+    result: Any = None
+    error: Exception | None = None
+    if parallel.rank == 0:
+        try:
+            result = work()
+        except Exception as caught:
+            error = caught
+    try:
+        result, error = parallel.broadcast_object((result, error))
+    except Exception:
+        if error is None:
+            raise
+        raise error from None  # an error that cannot be sent: rank 0 raises it, the launcher ends the others
+    if error is not None:
+        error.quiet = parallel.rank != 0  # type: ignore[attr-defined]
+        error.everywhere = True  # type: ignore[attr-defined]
+        raise error
+    return result  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The shards of one part of the data, their events' costs and how to read them."""
+
+    index: shards.Index
+    costs: np.ndarray
+    dataset: EventDataset
+
+    @property
+    def largest(self) -> float:
+        """Cost of the costliest event."""
+        return float(self.costs.max(initial=0.0))
+
+
+def open_part(found: experiment.Experiment, task: Task, run: Run, parallel: Parallel, name: str) -> Part | None:
+    """Index the shards of part `name` on rank 0 and send it to all; None when the config has no such part."""
+
+    def look() -> tuple[shards.Index, np.ndarray] | None:
+        paths = found.load("files")(run, name)
+        if paths is None:
+            return None
+        index = shards.index(paths)
+        return index, np.asarray(found.load("cost")(run, index), np.float64)
+
+    indexed = on_root(parallel, look)
+    if indexed is None:
+        return None
+    index, costs = indexed
+    return Part(index, costs, EventDataset(index, task.read(run, name == "train"), run.seed))
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run with its ranks and its data."""
+
+    run: Run
+    experiment: experiment.Experiment
+    task: Task
+    parallel: Parallel
+    training: Part | None
+    validation: Part | None
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages of the run."""
+        return self.task.stages(self.run)
+
+    @property
+    def root(self) -> bool:
+        """Does this rank write the log, the summary and the checkpoints?"""
+        return self.parallel.rank == 0
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """What a checkpoint says of the data it was trained on."""
+        return {"index": self.training.index.digest} if self.training else {}
+
+    @property
+    def output_dir(self) -> Path:
+        """Where everything goes."""
+        return self.run.output_dir
+
+    def new_model(self) -> nn.Module:
+        """A model on this rank's device, the same on every rank and in every run of this seed."""
+        torch.manual_seed(self.run.seed)
+        model = self.task.model(self.run)
+        if self.run.precision == "float64":
+            model = model.double()
+        model = model.to(self.parallel.device)
+        if self.run.parallel.sync_batch_norm and self.parallel.size > 1:
+            for module in model.modules():
+                if hasattr(module, "reduce"):
+                    module.reduce = self.parallel.sum
+        return model
+
+    def planner(self, stage: int) -> StepPlanner:
+        """The steps of stage number `stage`."""
+        assert self.training is not None
+        steps = self.run.steps
+        return StepPlanner(self.training.index, self.training.costs, steps.mode, steps.size, self.run.seed, stage)
+
+    def pace(self, stage: int) -> Pace:
+        """What the stage's optimization may depend on."""
+        return Pace(self.planner(stage).steps_in(0, self.parallel.size), self.parallel.size)
+
+    def micro_budget(self) -> float | None:
+        """Largest cost of a micro-batch, None for no limit."""
+        return self.run.steps.micro_cost if np.isfinite(self.run.steps.micro_cost) else None
+
+    def feed(self, progress: Progress) -> Loader:
+        """This rank's shares of the steps from `progress` on, read ahead."""
+        assert self.training is not None
+        planner = self.planner(progress.stage)
+        ranks, rank, whole = self.parallel.size, self.parallel.rank, self.run.steps.mode == "files"
+
+        def shares() -> Iterator[Share]:
+            for step in planner.stream(progress.data_epoch, progress.position, ranks):
+                yield share(step, rank, ranks, self.micro_budget(), whole)
+
+        return Loader(self.training.dataset, shares(), self.run.loading.workers, self.run.loading.prefetch)
+
+
+Batches = list[Batch]

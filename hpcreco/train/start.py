@@ -1,0 +1,183 @@
+"""How a run begins: fresh, resumed, or from another run's weights."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from hpcreco.config import Run, differences
+from hpcreco.train import checkpoint
+from hpcreco.train.loop import columns
+from hpcreco.train.session import Session, on_root
+from hpcreco.train.state import Progress, TrainState, select_trainable
+from hpcreco.train.summary import Summary
+
+LOG = logging.getLogger("hpcreco")
+
+
+class StartError(RuntimeError):
+    """The run cannot begin as asked."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for. resume: None (fresh), "last", "auto" or an epoch number."""
+
+    resume: str | int | None = None
+    overwrite: bool = False
+    lenient: bool = False
+
+
+def begin(session: Session, request: Request) -> TrainState:
+    """Model, optimizer and progress of a fresh or resumed run, the same on every rank."""
+    run = session.run
+    content = on_root(session.parallel, lambda: _checkpoint_to_resume(session, request))
+    if session.task.prepare is not None:
+        on_root(session.parallel, lambda: session.task.prepare(run, session.training.index))  # type: ignore[misc, union-attr]
+    model = session.new_model()
+    if content is None:
+        if run.init_from:
+            _initialise(model, run.init_from, session)
+        state = _state(session, model, Progress())
+    elif run.transfer:
+        unmatched = checkpoint.load_into(model, content["model"], source="the checkpoint", strict=False)
+        LOG.info("transferred weights; not matched: %s", ", ".join(unmatched) or "nothing")
+        state = _state(session, model, Progress(epoch=int(content["progress"]["epoch"])))
+    else:
+        checkpoint.load_into(model, content["model"], source="the checkpoint")
+        state = _state(session, model, Progress.from_plain(content["progress"]))
+        state.restore(content)
+        _reopen_if_longer(state.progress, run)
+    _synchronise(model, session)
+    return state
+
+
+def summaries(session: Session, state: TrainState, resumed: bool) -> list[Summary]:
+    """This rank's summary files, begun or cut to the epochs that are kept."""
+    paths = [session.output_dir / "summaries.csv"] if session.root else []
+    if session.run.rank_files:
+        paths.append(session.output_dir / f"summaries_{session.parallel.rank}.csv")
+    files = [Summary(path, columns(session)) for path in paths]
+    for file in files:
+        if resumed:
+            file.resume(state.progress.epoch - 1)
+        else:
+            file.start()
+    return files
+
+
+def keep_config(session: Session) -> None:
+    """Copy the run's config to ``configs/<next number>.yaml``."""
+    if not session.root:
+        return
+    folder = session.output_dir / "configs"
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = [int(path.stem) for path in folder.glob("*.yaml") if path.stem.isdigit()]
+    text = yaml.safe_dump(session.run.model_dump(mode="json"), sort_keys=False)
+    (folder / f"{max(numbers, default=-1) + 1}.yaml").write_text(text)
+
+
+def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] | None:
+    """The content to go on from; the checkpoint folder is left holding nothing beyond it. Runs on rank 0."""
+    output_dir, run = session.output_dir, session.run
+    there = checkpoint.found(output_dir)
+    if request.resume is None:
+        if there and not request.overwrite:
+            raise StartError(
+                f"{checkpoint.folder(output_dir)} holds checkpoints up to epoch {there[-1].epoch}: continue with --resume, "
+                "start again with --overwrite (deletes them), or choose another output_dir"
+            )
+        _clear(output_dir)
+        return None
+    if request.resume == "auto" and not there:
+        return None
+    wanted = request.resume if isinstance(request.resume, int) else None
+    if wanted is None and request.resume == "last" and run.start_epoch is not None:
+        wanted = run.start_epoch
+    elif wanted is not None and run.start_epoch is not None and wanted != run.start_epoch:
+        LOG.warning("--resume %d is used, not start_epoch: %d of the config", wanted, run.start_epoch)
+    if wanted is not None:
+        found = checkpoint.Found(checkpoint.of_epoch(output_dir, wanted), wanted, None)
+        content = checkpoint.load(found.path)
+        _set_aside(output_dir, found)
+    else:
+        latest = checkpoint.load_latest(output_dir, LOG.warning)
+        if latest is None:
+            raise StartError(f"--resume: {checkpoint.folder(output_dir)} holds no checkpoint; train without --resume first")
+        found, content = latest
+        _set_aside(output_dir, found)
+    if not run.transfer:
+        _check_identity(session, content, found.path, request.lenient)
+    LOG.info("resuming after %s", found.path.name)
+    return content
+
+
+def _check_identity(session: Session, content: dict[str, Any], path: Path, lenient: bool) -> None:
+    changed = differences(content["identity"], session.run.identity())
+    if content["digests"] != session.digests:
+        changed.append("the training files are others, or were made again")
+    if changed and not lenient:
+        raise StartError(
+            f"{path} was made with another config: {'; '.join(changed[:8])}. Resume with the old one, accept the change with "
+            "--lenient, or start a new run from these weights with init_from"
+        )
+    for change in changed:
+        LOG.warning("changed since the checkpoint: %s", change)
+
+
+def _set_aside(output_dir: Path, found: checkpoint.Found) -> None:
+    """Move checkpoints beyond `found` out of the way: training makes them again."""
+    later = [item for item in checkpoint.found(output_dir) if item.order > found.order]
+    if later:
+        aside = checkpoint.folder(output_dir) / f"before-resume-from-{found.path.name.split('.')[0]}"
+        aside.mkdir(exist_ok=True)
+        for item in later:
+            shutil.move(item.path, aside / item.path.name)
+        LOG.info("moved %d later checkpoint(s) to %s", len(later), aside)
+    checkpoint.point(output_dir, "latest", found.path)
+
+
+def _clear(output_dir: Path) -> None:
+    """Delete what an earlier run left; checkpoints first, so that a half-cleared folder never looks resumable."""
+    for item in checkpoint.found(output_dir):
+        item.path.unlink()
+    for pointer in ("latest", "best"):
+        (checkpoint.folder(output_dir) / pointer).unlink(missing_ok=True)
+    for path in output_dir.glob("summaries*.csv*"):
+        path.unlink()
+
+
+def _initialise(model: nn.Module, spec: str, session: Session) -> None:
+    content = on_root(session.parallel, lambda: checkpoint.load(checkpoint.resolve(spec)))
+    unmatched = checkpoint.load_into(model, content["model"], source=spec, strict=False)
+    LOG.info("weights from %s; not matched: %s", spec, ", ".join(unmatched) or "nothing")
+
+
+def _state(session: Session, model: nn.Module, progress: Progress) -> TrainState:
+    stage = session.stages[progress.stage]
+    select_trainable(model, stage)
+    return TrainState(model, session.task.optimization(session.run, model, stage, session.pace(progress.stage)), progress)
+
+
+def _reopen_if_longer(progress: Progress, run: Run) -> None:
+    """A finished run goes on when the config now asks for more epochs or iterations."""
+    more_epochs = run.epochs is not None and progress.epoch < run.epochs
+    more_steps = run.iterations is not None and progress.step < run.iterations
+    if progress.ended.endswith("are done") and (more_epochs or more_steps):
+        progress.ended = ""
+    if run.epochs is not None and progress.epoch >= run.epochs and not progress.epoch_steps and not progress.ended:
+        progress.ended = f"{run.epochs} epochs are done"
+
+
+def _synchronise(model: nn.Module, session: Session) -> None:
+    """Everybody takes rank 0's weights, in case a rank built its model otherwise."""
+    tensors = [tensor.data for tensor in (*model.parameters(), *model.buffers())]
+    session.parallel.broadcast_(tensors)

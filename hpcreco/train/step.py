@@ -1,0 +1,178 @@
+"""One global step: every rank's micro-batches become one gradient and one update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hpcreco.config import Run
+from hpcreco.data.batch import Batch
+from hpcreco.parallel import Parallel
+from hpcreco.parallel.gradients import Control, reduce_gradients
+from hpcreco.train.sums import Sums, reduce_together
+from hpcreco.train.task import Context, Optimization, Outcome, Stage, Task
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step was: global sums, the control flags all ranks agreed on, the gradient's norm."""
+
+    sums: Sums
+    control: Control
+    gradient_norm: float
+
+
+def seed_step(seed: int, stage: int, step: int, rank: int) -> torch.Generator:
+    """Re-seed torch and numpy from (seed, stage, step, rank); returns a generator of its own for the task.
+
+    Nothing random has to be stored in checkpoints, so any number of ranks may resume.
+    """
+    words = np.random.SeedSequence([seed, stage, step, rank]).generate_state(3, np.uint64)
+    torch.manual_seed(int(words[0]))
+    np.random.seed(int(words[1]) & 0xFFFFFFFF)  # noqa: NPY002  (for libraries that use the global generator)
+    return torch.Generator().manual_seed(int(words[2] >> np.uint64(1)))
+
+
+def cast(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    """`batch` on `device`, its floating-point tensors as `dtype`."""
+    moved = batch.to(device, non_blocking=True)
+    tensors = {k: t.to(dtype) if t.is_floating_point() else t for k, t in moved.tensors.items()}
+    return Batch(tensors, moved.offsets, moved.n_events, moved.refs, moved.costs)
+
+
+class Stepper:
+    """Takes global steps within one stage."""
+
+    def __init__(
+        self, task: Task, run: Run, model: nn.Module, optimization: Optimization, stage: Stage, number: int, parallel: Parallel
+    ) -> None:
+        self._task, self._run, self._model, self._optimization = task, run, model, optimization
+        self._stage, self._number, self._parallel = stage, number, parallel
+        self._dtype = torch.float64 if run.precision == "float64" else torch.float32
+        self._parameters = list(model.named_parameters())
+        self._trainable = [p for _, p in self._parameters if p.requires_grad]
+
+    def take(self, batches: Sequence[Batch], step: int, flags: Control) -> Taken:
+        """Forward, backward, all-reduce and update for this rank's `batches` of the global step.
+
+        Raises `TrainingError` on all ranks alike when the loss or the gradient is not finite.
+        """
+        self._optimization.schedule.before_step(step)
+        self._optimization.optimizer.zero_grad(set_to_none=True)
+        generator = seed_step(self._run.seed, self._number, step, self._parallel.rank)
+        context = Context(self._stage.name, step, True, generator)
+        if len(batches) == 1:
+            sums, control = self._whole(batches[0], context, flags)
+        else:
+            sums, control = self._accumulated(batches, context, flags)
+        reduce_gradients(self._parameters, self._parallel, int(self._run.parallel.bucket_mb * 2**20))
+        if not self._run.parallel.sync_batch_norm:
+            average_statistics(self._model, self._parallel, weight=float(any(b.n_events for b in batches)))
+        norm = float(nn.utils.clip_grad_norm_(self._trainable, self._run.grad_clip or float("inf")))
+        loss = sums.loss()
+        if not (np.isfinite(loss) and np.isfinite(norm)):
+            raise TrainingError(
+                f"stage {self._stage.name}, step {step}: the loss is {loss} and the gradient's norm {norm}; the last checkpoint "
+                "is untouched. Lower the learning rate, set train.grad_clip, or look for bad input with `hpcreco validate`"
+            )
+        self._optimization.optimizer.step()
+        return Taken(sums, control, norm)
+
+    def _forward(self, batch: Batch, context: Context, sums: Sums) -> Outcome:
+        batch = cast(batch, self._parallel.device, self._dtype)
+        with torch.autocast(self._parallel.device.type, torch.bfloat16, enabled=self._run.amp):
+            outcome = self._task.step(self._model, batch, context)
+        if self._stage.terms is not None:
+            outcome = Outcome({k: v for k, v in outcome.terms.items() if k in self._stage.terms}, outcome.outputs)
+        if not outcome.terms:
+            raise TrainingError(f"stage {self._stage.name}: no loss term to train on; the files hold no truth labels")
+        with torch.no_grad():
+            sums.add_outcome(outcome, self._task.metrics(outcome.outputs, batch))
+        sums.add({"events": batch.n_events, "cost": batch.cost})
+        return outcome
+
+    def _whole(self, batch: Batch, context: Context, flags: Control) -> tuple[Sums, Control]:
+        """The common case: with one micro-batch the global weights are known before backward."""
+        sums = Sums()
+        outcome = self._forward(batch, context, sums)
+        control = self._agree(sums, flags)
+        loss: Tensor | float = 0.0
+        for name, term in outcome.terms.items():
+            scale = _scale(sums, name)
+            if scale and term.sum.requires_grad:
+                loss = loss + term.sum * scale
+        if isinstance(loss, Tensor):
+            loss.backward()
+        return sums, control
+
+    def _accumulated(self, batches: Sequence[Batch], context: Context, flags: Control) -> tuple[Sums, Control]:
+        """Several micro-batches: each term's gradient is accumulated by itself and scaled once its weight is known."""
+        sums = Sums()
+        gradients: dict[str, list[Tensor | None]] = {}
+        for batch in batches:
+            outcome = self._forward(batch, context, sums)
+            terms = [(name, term) for name, term in outcome.terms.items() if term.sum.requires_grad]
+            for number, (name, term) in enumerate(terms):
+                keep = number + 1 < len(terms)
+                new = torch.autograd.grad(term.sum, self._trainable, retain_graph=keep, allow_unused=True)
+                old = gradients.setdefault(name, [None] * len(self._trainable))
+                gradients[name] = [_plus(a, b) for a, b in zip(old, new, strict=True)]
+        control = self._agree(sums, flags)
+        for name, parts in gradients.items():
+            scale = _scale(sums, name)
+            for parameter, part in zip(self._trainable, parts, strict=True):
+                if part is not None:
+                    parameter.grad = _plus(parameter.grad, part * scale)
+        return sums, control
+
+    def _agree(self, sums: Sums, flags: Control) -> Control:
+        wanted = torch.tensor([flags.stop, flags.non_finite, flags.save, flags.stage_over], dtype=torch.int64)
+        agreed = reduce_together(sums, wanted, self._parallel)
+        return Control(*(count > 0 for count in agreed.tolist()))
+
+
+def _scale(sums: Sums, term: str) -> float:
+    weight = float(sums.values[f"term/{term}/weight"])
+    return sums.coefficients[term] / weight if weight else 0.0
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return a if b is None else b
+    return a + b
+
+
+def average_statistics(model: nn.Module, parallel: Parallel, weight: float) -> None:
+    """Average the running statistics of normalisation layers over the ranks that had events (`weight` 1, else 0).
+
+    Every rank then holds the same model, so any of them may write the checkpoint.
+    """
+    if parallel.size == 1:
+        return
+    buffers = [
+        buffer
+        for module in model.modules()
+        if module.training and getattr(module, "running_mean", None) is not None
+        for buffer in (module.running_mean, module.running_var)
+    ]
+    if not buffers:
+        return
+    flat = torch.cat([b.reshape(-1).double() * weight for b in buffers] + [buffers[0].new_full((1,), weight).double()])
+    parallel.sum_([flat])
+    ranks = float(flat[-1])
+    if ranks == 0:
+        return
+    at = 0
+    for buffer in buffers:
+        buffer.copy_((flat[at : at + buffer.numel()] / ranks).reshape(buffer.shape))
+        at += buffer.numel()
