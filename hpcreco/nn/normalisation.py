@@ -1,0 +1,144 @@
+"""Batch normalisation over the rows of a feature matrix, with its activation, and optionally over the rows
+of all ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Reduce = Callable[[Tensor], Tensor]
+"""Sums a tensor over all ranks and returns the sum; every rank calls it the same number of times."""
+
+
+class BatchNorm(nn.Module):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the rows of x (N, C), then x if x > 0 else
+    leakiness * x.
+
+    keep: fraction of the old running mean and variance that survives a training step (0.99 is torch's
+    momentum 0.01).
+    leakiness: 0 for ReLU, 1 for no activation.
+    reduce: if set, mean and variance are those of the rows of all ranks, and so is their part of the
+    gradient. Every rank then has to run every training step forward and backward, with no rows if it has
+    none.
+    With no rows at all the running statistics stay as they are and all gradients are zero. The running
+    variance is the unbiased estimate (as in torch); with one row it is zero.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        eps: float = 1e-4,
+        keep: float = 0.99,
+        leakiness: float = 0.0,
+        reduce: Reduce | None = None,
+    ) -> None:
+        super().__init__()
+        self.eps, self.keep, self.leakiness, self.reduce = eps, keep, leakiness, reduce
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C) -> (N, C), normalised and activated."""
+        if not self.training:
+            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+            return activate(x, scale, self.bias - self.running_mean * scale, self.leakiness)
+        y, sums = Normalise.apply(x, self.weight, self.bias, self.eps, self.leakiness, self.reduce)
+        self._remember(sums)
+        return y
+
+    @torch.no_grad()
+    def _remember(self, sums: Tensor) -> None:
+        """Move the running statistics towards those of this step; sums: (rows, mean..., variance...)."""
+        rows, channels = sums[0], len(self.running_mean)
+        change = torch.where(
+            rows > 0, 1 - self.keep, 0.0
+        )  # no branch on a value: a GPU need not be waited for
+        unbiased = sums[1 + channels :] * rows / (rows - 1).clamp(min=1)
+        self.running_mean.copy_(self.running_mean + change * (sums[1 : 1 + channels] - self.running_mean))
+        self.running_var.copy_(self.running_var + change * (unbiased - self.running_var))
+
+
+def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
+    """Make every BatchNorm in `module` use the rows of all ranks, by `reduce`; None: of this rank alone."""
+    for part in module.modules():
+        if isinstance(part, BatchNorm):
+            part.reduce = reduce
+
+
+def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
+    """leaky ReLU of x * scale + shift, in one pass on a CPU; (N, C), (C,), (C,) -> (N, C)."""
+    if x.device.type == "cpu" and not torch.is_grad_enabled():
+        from hpcreco.nn import rows
+
+        return rows.activate(x, scale, shift, leakiness)
+    y = x * scale + shift
+    return y if leakiness == 1 else torch.nn.functional.leaky_relu(y, leakiness)
+
+
+class Normalise(torch.autograd.Function):
+    """Training-mode normalisation and activation. Sums are taken in float64 and in a fixed order.
+
+    With u = (x - mean) / sqrt(var + eps), y = u * weight + bias and g the gradient at y, the gradient at x is
+    weight / sqrt(var + eps) * (g - sum(g) / n - u * sum(g * u) / n), with sums and n over all ranks (Ioffe
+    and Szegedy, 1502.03167).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, leakiness: float, reduce: Reduce | None
+    ) -> tuple[Tensor, Tensor]:
+        channels = x.shape[1]
+        x = x.detach().contiguous()
+        sums = torch.cat([x.new_full((1,), len(x), dtype=torch.float64), _backend(x).moments(x).flatten()])
+        if reduce is not None:
+            sums = reduce(sums)
+        count = sums[0].clamp(min=1)
+        mean = sums[1 : 1 + channels] / count
+        variance = (sums[1 + channels :] / count - mean * mean).clamp(min=0)
+        inverse = torch.rsqrt(variance + eps)
+        scale = weight.double() * inverse
+        shift = bias.double() - mean * scale
+        y = _backend(x).activate(x, scale.to(x.dtype), shift.to(x.dtype), leakiness)
+        ctx.save_for_backward(x, scale, shift, mean, inverse, count)
+        ctx.leakiness, ctx.reduce, ctx.dtype = leakiness, reduce, weight.dtype
+        statistics = torch.cat([sums[:1], mean, variance])
+        ctx.mark_non_differentiable(statistics)
+        return y, statistics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        x, scale, shift, mean, inverse, count = ctx.saved_tensors
+        grad = grad.contiguous()
+        narrow = scale.to(x.dtype), shift.to(x.dtype)
+        # (2, C): sums over the rows of g and of g * x, g the gradient before the activation
+        local = _backend(x).gradient_moments(grad, x, *narrow, ctx.leakiness)
+        of_bias, of_weight = local[0], (local[1] - mean * local[0]) * inverse
+        total = torch.stack([of_bias, of_weight])
+        if ctx.reduce is not None:
+            total = ctx.reduce(total)
+        # scale * (g - total0 / n - (x - mean) * inverse * total1 / n) = scale * g + slope * x + offset
+        slope = -scale * inverse * total[1] / count
+        offset = -scale * total[0] / count - slope * mean
+        of_x = _backend(x).gradient(grad, x, *narrow, slope.to(x.dtype), offset.to(x.dtype), ctx.leakiness)
+        return of_x, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None
+
+
+def _backend(x: Tensor) -> Any:
+    if x.device.type == "cpu":
+        from hpcreco.nn import rows
+
+        return rows
+    from hpcreco.nn import plain_rows
+
+    return plain_rows

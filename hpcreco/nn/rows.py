@@ -1,0 +1,119 @@
+"""The passes of BatchNorm over a feature matrix as numba kernels on CPU threads; `plain_rows` says what each
+computes.
+
+The reductions are summed per worker over fixed blocks of rows, then over the workers in order: repeatable at
+a fixed number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import prange
+from torch import Tensor
+
+from hpcreco.sparse.jit import compiled, launch, workers
+
+BLOCK = 512
+
+
+def moments(x: Tensor) -> Tensor:
+    """See plain_rows.moments."""
+    partial = np.zeros((workers(), 2, x.shape[1]))
+    launch(_moments, _array(x), partial)
+    return torch.from_numpy(partial.sum(0))
+
+
+def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
+    """See plain_rows.activate."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    launch(_activate, _array(y), _array(x), _array(scale), _array(shift), leakiness, workers())
+    return y
+
+
+def gradient_moments(grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
+    """See plain_rows.gradient_moments."""
+    partial = np.zeros((workers(), 2, x.shape[1]))
+    launch(_gradient_moments, _array(grad), _array(x), _array(scale), _array(shift), leakiness, partial)
+    return torch.from_numpy(partial.sum(0))
+
+
+def gradient(
+    grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, offset: Tensor, leakiness: float
+) -> Tensor:
+    """See plain_rows.gradient."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    vectors = [_array(v) for v in (scale, shift, slope, offset)]
+    launch(_gradient, _array(out), _array(grad), _array(x), *vectors, leakiness, workers())
+    return out
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+@compiled(parallel=True)
+def _moments(x, partial):
+    n, channels = x.shape
+    n_workers = partial.shape[0]
+    n_blocks = (n + BLOCK - 1) // BLOCK
+    for worker in prange(n_workers):
+        total = np.zeros(channels)
+        squares = np.zeros(channels)
+        for block in range(worker, n_blocks, n_workers):
+            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                for c in range(channels):
+                    v = np.float64(x[row, c])
+                    total[c] += v
+                    squares[c] += v * v
+        partial[worker, 0] = total
+        partial[worker, 1] = squares
+
+
+@compiled(parallel=True)
+def _activate(y, x, scale, shift, leakiness, n_workers):
+    n, channels = x.shape
+    slope = x.dtype.type(leakiness)
+    n_blocks = (n + BLOCK - 1) // BLOCK
+    for worker in prange(n_workers):
+        for block in range(worker, n_blocks, n_workers):
+            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                for c in range(channels):
+                    v = x[row, c] * scale[c] + shift[c]
+                    y[row, c] = v if v > 0 else v * slope
+
+
+@compiled(parallel=True)
+def _gradient_moments(grad, x, scale, shift, leakiness, partial):
+    n, channels = x.shape
+    slope = x.dtype.type(leakiness)
+    n_workers = partial.shape[0]
+    n_blocks = (n + BLOCK - 1) // BLOCK
+    for worker in prange(n_workers):
+        total = np.zeros(channels)
+        products = np.zeros(channels)
+        for block in range(worker, n_blocks, n_workers):
+            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                for c in range(channels):
+                    v = x[row, c]
+                    g = grad[row, c]
+                    g = np.float64(g if v * scale[c] + shift[c] > 0 else g * slope)
+                    total[c] += g
+                    products[c] += g * v
+        partial[worker, 0] = total
+        partial[worker, 1] = products
+
+
+@compiled(parallel=True)
+def _gradient(out, grad, x, scale, shift, slope, offset, leakiness, n_workers):
+    n, channels = x.shape
+    leak = x.dtype.type(leakiness)
+    n_blocks = (n + BLOCK - 1) // BLOCK
+    for worker in prange(n_workers):
+        for block in range(worker, n_blocks, n_workers):
+            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
+                for c in range(channels):
+                    v = x[row, c]
+                    g = grad[row, c]
+                    g = g if v * scale[c] + shift[c] > 0 else g * leak
+                    out[row, c] = g * scale[c] + v * slope[c] + offset[c]

@@ -1,0 +1,187 @@
+"""The numba kernels of the native backend: pairs of neighbouring sites, convolution over them, gradient of
+the weights.
+
+A kernel map is a list of pairs (output row, input row), sorted by tile of `TILE` output rows, then by kernel
+offset, so that a tile's output stays in cache while all offsets are added to it and each offset's matrix is
+used for many rows in a row. Pairs of tile t and offset k are `starts[t * K + k] : starts[t * K + k + 1]`;
+within them every output row appears once. Eight pairs are processed together: eight output rows live in
+registers and every loaded weight vector serves all of them.
+
+The work of a tile does not depend on the thread that does it, so outputs are the same for any number of
+threads; weight gradients are summed per worker over a fixed set of tiles and are the same for a fixed number
+of workers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from hpcreco.sparse.jit import compiled
+from hpcreco.sparse.simd import fma, load, store
+
+TILE = 256
+
+
+@compiled(parallel=True)
+def find_pairs(keys, deltas, starts, pair_out, pair_in, fill, workers):
+    """Neighbours of each site in a sorted list of packed coordinates.
+
+    keys (N,) int64 sorted; deltas (K,) int64: key difference of each kernel offset. With fill false, writes
+    the number of pairs of (tile, offset) to starts[tile * K + offset + 1]; with fill true, starts holds the
+    running sum and the pairs are written.
+    """
+    n, n_offsets = keys.size, deltas.size
+    n_tiles = (n + TILE - 1) // TILE
+    for worker in prange(workers):
+        for tile in range(worker, n_tiles, workers):
+            first, last = tile * TILE, min(n, (tile + 1) * TILE)
+            for k in range(n_offsets):
+                neighbour = np.searchsorted(keys, keys[first] + deltas[k])
+                found = starts[tile * n_offsets + k] if fill else 0
+                for row in range(first, last):
+                    wanted = keys[row] + deltas[k]
+                    while neighbour < n and keys[neighbour] < wanted:
+                        neighbour += 1
+                    if neighbour == n:
+                        break
+                    if keys[neighbour] == wanted:
+                        if fill:
+                            pair_out[found] = row
+                            pair_in[found] = neighbour
+                        found += 1
+                if not fill:
+                    starts[tile * n_offsets + k + 1] = found
+
+
+@compiled()
+def sort_pairs(out_rows, in_rows, offsets, n_offsets, n_out):
+    """Pairs in any order -> (starts, pair_out, pair_in) sorted by (tile of the output row, offset); a
+    counting sort.
+    """
+    n_tiles = (n_out + TILE - 1) // TILE
+    starts = np.zeros(n_tiles * n_offsets + 1, np.int64)
+    for p in range(out_rows.size):
+        starts[out_rows[p] // TILE * n_offsets + offsets[p] + 1] += 1
+    for bucket in range(n_tiles * n_offsets):
+        starts[bucket + 1] += starts[bucket]
+    fill = starts[:-1].copy()
+    pair_out = np.empty(out_rows.size, np.int32)
+    pair_in = np.empty(out_rows.size, np.int32)
+    for p in range(out_rows.size):
+        bucket = out_rows[p] // TILE * n_offsets + offsets[p]
+        pair_out[fill[bucket]] = out_rows[p]
+        pair_in[fill[bucket]] = in_rows[p]
+        fill[bucket] += 1
+    return starts, pair_out, pair_in
+
+
+@compiled(parallel=True)
+def convolve(out, x, weight, starts, pair_out, pair_in, base, workers, lanes):
+    """out[o] = base[o] + sum over pairs (o, i) of offset k of x[i] @ weight[k].
+
+    out (N_out, C_out), x (N_in, C_in), weight (K, C_in, C_out), C_out a multiple of `lanes`; base (N_out,
+    C_out), or (0, C_out) for zero.
+    """
+    n_offsets, c_in, c_out = weight.shape
+    n_out = out.shape[0]
+    n_tiles = (n_out + TILE - 1) // TILE
+    for worker in prange(workers):
+        for tile in range(worker, n_tiles, workers):
+            for row in range(tile * TILE, min(n_out, (tile + 1) * TILE)):
+                for c in range(c_out):
+                    out[row, c] = base[row, c] if base.shape[0] else 0
+            for k in range(n_offsets):
+                lo, hi = starts[tile * n_offsets + k], starts[tile * n_offsets + k + 1]
+                _add_products(out, x, weight, k * c_in * c_out, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
+
+
+@compiled()
+def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
+    """Add the products of one offset's pairs lo:hi; w is the position of the offset's matrix in weight."""
+    p = lo
+    while p + 8 <= hi:
+        o0, i0 = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
+        o1, i1 = np.int64(pair_out[p + 1]) * c_out, np.int64(pair_in[p + 1]) * c_in
+        o2, i2 = np.int64(pair_out[p + 2]) * c_out, np.int64(pair_in[p + 2]) * c_in
+        o3, i3 = np.int64(pair_out[p + 3]) * c_out, np.int64(pair_in[p + 3]) * c_in
+        o4, i4 = np.int64(pair_out[p + 4]) * c_out, np.int64(pair_in[p + 4]) * c_in
+        o5, i5 = np.int64(pair_out[p + 5]) * c_out, np.int64(pair_in[p + 5]) * c_in
+        o6, i6 = np.int64(pair_out[p + 6]) * c_out, np.int64(pair_in[p + 6]) * c_in
+        o7, i7 = np.int64(pair_out[p + 7]) * c_out, np.int64(pair_in[p + 7]) * c_in
+        for c in range(0, c_out, lanes):
+            s0, s1, s2, s3 = load(out, o0 + c), load(out, o1 + c), load(out, o2 + c), load(out, o3 + c)
+            s4, s5, s6, s7 = load(out, o4 + c), load(out, o5 + c), load(out, o6 + c), load(out, o7 + c)
+            for j in range(c_in):
+                v = load(weight, w + j * c_out + c)
+                s0, s1, s2, s3 = (
+                    fma(x, i0 + j, v, s0),
+                    fma(x, i1 + j, v, s1),
+                    fma(x, i2 + j, v, s2),
+                    fma(x, i3 + j, v, s3),
+                )
+                s4, s5, s6, s7 = (
+                    fma(x, i4 + j, v, s4),
+                    fma(x, i5 + j, v, s5),
+                    fma(x, i6 + j, v, s6),
+                    fma(x, i7 + j, v, s7),
+                )
+            store(out, o0 + c, s0), store(out, o1 + c, s1), store(out, o2 + c, s2), store(out, o3 + c, s3)
+            store(out, o4 + c, s4), store(out, o5 + c, s5), store(out, o6 + c, s6), store(out, o7 + c, s7)
+        p += 8
+    while p < hi:
+        o, i = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
+        for c in range(0, c_out, lanes):
+            s = load(out, o + c)
+            for j in range(c_in):
+                s = fma(x, i + j, load(weight, w + j * c_out + c), s)
+            store(out, o + c, s)
+        p += 1
+
+
+@compiled(parallel=True)
+def weight_gradient(partial, x, grad, starts, pair_out, pair_in, lanes):
+    """partial[worker, k] = sum over the worker's pairs (o, i) of offset k of outer(x[i], grad[o]).
+
+    partial (workers, K, C_in, C_out) zeros on entry, x (N_in, C_in), grad (N_out, C_out), C_out a multiple
+    of `lanes`.
+    """
+    workers, n_offsets, c_in, c_out = partial.shape
+    n_tiles = (starts.size - 1) // n_offsets
+    for worker in prange(workers):
+        total = partial[worker]
+        for tile in range(worker, n_tiles, workers):
+            for k in range(n_offsets):
+                lo, hi = starts[tile * n_offsets + k], starts[tile * n_offsets + k + 1]
+                _add_outer(total, k * c_in * c_out, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
+
+
+@compiled()
+def _add_outer(total, w, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
+    """Add the outer products of one offset's pairs lo:hi to the matrix at position w of total."""
+    p = lo
+    while p + 8 <= hi:
+        o0, i0 = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
+        o1, i1 = np.int64(pair_out[p + 1]) * c_out, np.int64(pair_in[p + 1]) * c_in
+        o2, i2 = np.int64(pair_out[p + 2]) * c_out, np.int64(pair_in[p + 2]) * c_in
+        o3, i3 = np.int64(pair_out[p + 3]) * c_out, np.int64(pair_in[p + 3]) * c_in
+        o4, i4 = np.int64(pair_out[p + 4]) * c_out, np.int64(pair_in[p + 4]) * c_in
+        o5, i5 = np.int64(pair_out[p + 5]) * c_out, np.int64(pair_in[p + 5]) * c_in
+        o6, i6 = np.int64(pair_out[p + 6]) * c_out, np.int64(pair_in[p + 6]) * c_in
+        o7, i7 = np.int64(pair_out[p + 7]) * c_out, np.int64(pair_in[p + 7]) * c_in
+        for c in range(0, c_out, lanes):
+            g0, g1, g2, g3 = load(grad, o0 + c), load(grad, o1 + c), load(grad, o2 + c), load(grad, o3 + c)
+            g4, g5, g6, g7 = load(grad, o4 + c), load(grad, o5 + c), load(grad, o6 + c), load(grad, o7 + c)
+            for j in range(c_in):
+                v = load(total, w + j * c_out + c)
+                v = fma(x, i3 + j, g3, fma(x, i2 + j, g2, fma(x, i1 + j, g1, fma(x, i0 + j, g0, v))))
+                v = fma(x, i7 + j, g7, fma(x, i6 + j, g6, fma(x, i5 + j, g5, fma(x, i4 + j, g4, v))))
+                store(total, w + j * c_out + c, v)
+        p += 8
+    while p < hi:
+        o, i = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
+        for c in range(0, c_out, lanes):
+            g = load(grad, o + c)
+            for j in range(c_in):
+                store(total, w + j * c_out + c, fma(x, i + j, g, load(total, w + j * c_out + c)))
+        p += 1

@@ -1,0 +1,138 @@
+"""Which rows a kernel joins: the pairs of input and output rows of one layer, found from sorted packed
+coordinates.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcreco.sparse import kernels
+from hpcreco.sparse.jit import launch, workers
+from hpcreco.sparse.tensor import Triple, pack
+
+
+@dataclass(frozen=True)
+class TiledPairs:
+    """Pairs (output row, input row) for the CPU kernels, sorted by tile of the output row and kernel offset;
+    see kernels.py.
+    """
+
+    starts: np.ndarray
+    pair_out: np.ndarray
+    pair_in: np.ndarray
+    n_out: int
+
+
+@dataclass(frozen=True)
+class KernelMap:
+    """The pairs of one kernel, by device.
+
+    tiled and tiled_back (CPU): the pairs by output row, and with roles exchanged by input row, for the
+    gradient of the input.
+    A submanifold map is its own exchange with the kernel offsets in opposite order (`mirrored`).
+    listed (other devices): for each kernel offset the output rows and the input rows.
+    """
+
+    n_in: int
+    n_out: int
+    mirrored: bool
+    tiled: TiledPairs | None = None
+    tiled_back: TiledPairs | None = None
+    listed: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    def exchanged(self) -> KernelMap:
+        """The map of the transposed convolution."""
+        back = tuple((i, o) for o, i in self.listed)
+        return KernelMap(self.n_out, self.n_in, self.mirrored, self.tiled_back, self.tiled, back)
+
+
+def offsets(kernel: Triple, centred: bool) -> np.ndarray:
+    """(K, 3) kernel offsets in lexicographic order, around 0 or from 0 on."""
+    starts = [-(size // 2) if centred else 0 for size in kernel]
+    axes = [range(start, start + size) for start, size in zip(starts, kernel, strict=True)]
+    return np.array(list(itertools.product(*axes)), np.int64)
+
+
+def submanifold_map(keys: Tensor, kernel: Triple) -> KernelMap:
+    """Pairs of sites (s, s + offset) that are both active; keys (N,) sorted packed coordinates."""
+    steps = offsets(kernel, centred=True)
+    deltas = (steps[:, 0] << 32) + (steps[:, 1] << 16) + steps[:, 2]
+    n = len(keys)
+    if keys.device.type == "cpu":
+        tiled = _neighbours(keys.numpy(), deltas)
+        return KernelMap(n, n, True, tiled, tiled)
+    return KernelMap(n, n, True, listed=listed_neighbours(keys, deltas))
+
+
+def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
+    n_tiles = -(-len(keys) // kernels.TILE)
+    starts = np.zeros(n_tiles * len(deltas) + 1, np.int64)
+    none = np.empty(0, np.int32)
+    launch(kernels.find_pairs, keys, deltas, starts, none, none, False, workers())
+    np.cumsum(starts, out=starts)
+    pair_out, pair_in = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
+    launch(kernels.find_pairs, keys, deltas, starts, pair_out, pair_in, True, workers())
+    return TiledPairs(starts, pair_out, pair_in, len(keys))
+
+
+def listed_neighbours(keys: Tensor, deltas: np.ndarray) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The same search in torch operations: for each offset the rows of the sites and of their neighbours."""
+    pairs = []
+    for delta in deltas.tolist():
+        wanted = keys + delta
+        place = torch.searchsorted(keys, wanted).clamp_(max=max(len(keys) - 1, 0))
+        found = torch.nonzero(keys[place] == wanted).squeeze(1)
+        pairs.append((found, place[found]))
+    return tuple(pairs)
+
+
+def strided_map(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor, KernelMap]:
+    """Sites of the next level and the pairs (coarse site o, fine site o * stride + offset), offset in [0,
+    kernel).
+
+    coords (N, 4) of the fine sites. A coarse site is active where its window holds an active site. Returns
+    the sorted packed keys of the coarse sites and the map fine -> coarse.
+    """
+    parents, rows, steps = _windows(coords, kernel, stride)
+    keys, coarse = torch.unique(pack(parents), return_inverse=True)
+    n_offsets = kernel[0] * kernel[1] * kernel[2]
+    n_in, n_out = len(coords), len(keys)
+    if coords.device.type == "cpu":
+        o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
+        tiled = TiledPairs(*kernels.sort_pairs(o, i, k, n_offsets, n_out), n_out)
+        back = TiledPairs(*kernels.sort_pairs(i, o, k, n_offsets, n_in), n_in)
+        return keys, KernelMap(n_in, n_out, False, tiled, back)
+    return keys, KernelMap(n_in, n_out, False, listed=listed_by_offset(coarse, rows, steps, n_offsets))
+
+
+def listed_by_offset(
+    coarse: Tensor, rows: Tensor, steps: Tensor, n_offsets: int
+) -> tuple[tuple[Tensor, Tensor], ...]:
+    """Pairs in any order -> for each offset its output rows and input rows."""
+    chosen = [torch.nonzero(steps == k).squeeze(1) for k in range(n_offsets)]
+    return tuple((coarse[at], rows[at]) for at in chosen)
+
+
+def _windows(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor, Tensor, Tensor]:
+    """Every (window, site in it): the window's coordinates (P, 4), the site's row (P,) and its place in the
+    window (P,).
+    """
+    step = torch.tensor(stride, device=coords.device, dtype=coords.dtype)
+    rows = torch.arange(len(coords), device=coords.device)
+    if kernel == stride:  # windows tile the grid: one per site
+        cell = torch.div(coords[:, 1:], step, rounding_mode="floor")
+        x, y, z = (coords[:, 1:] - cell * step).long().unbind(1)
+        return torch.cat([coords[:, :1], cell], 1), rows, (x * kernel[1] + y) * kernel[2] + z
+    parents, chosen, places = [], [], []
+    for place, offset in enumerate(offsets(kernel, centred=False)):
+        corner = coords[:, 1:] - torch.as_tensor(offset, device=coords.device, dtype=coords.dtype)
+        at = torch.nonzero(((corner >= 0) & (corner % step == 0)).all(1)).squeeze(1)
+        parents.append(torch.cat([coords[at, :1], corner[at] // step], 1))
+        chosen.append(rows[at])
+        places.append(torch.full_like(at, place))
+    return torch.cat(parents), torch.cat(chosen), torch.cat(places)

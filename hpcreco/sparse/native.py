@@ -1,0 +1,150 @@
+"""The native backend: numba kernels on CPU tensors, plain torch operations on tensors of any other device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hpcreco.sparse import kernels, simd
+from hpcreco.sparse.jit import launch, workers
+from hpcreco.sparse.maps import KernelMap, TiledPairs, strided_map, submanifold_map
+from hpcreco.sparse.tensor import Triple, unpack
+
+
+class NativeSites:
+    """Active sites in the order of their packed coordinates; every kernel map is built once and shared by
+    all layers of the level.
+    """
+
+    def __init__(self, coords: Tensor, keys: Tensor, stride: Triple = (1, 1, 1)) -> None:
+        self.coords = coords
+        self.stride = stride
+        self._keys = keys
+        self._submanifold: dict[Triple, KernelMap] = {}
+        self._strided: dict[tuple[Triple, Triple], tuple[NativeSites, KernelMap]] = {}
+
+    @classmethod
+    def build(cls, coords: Tensor, keys: Tensor) -> tuple[NativeSites, None]:
+        """Sites of sorted distinct coordinates and their keys; their order is kept."""
+        return cls(coords, keys), None
+
+    def submanifold(
+        self, features: Tensor, weight: Tensor, kernel: Triple, base: Tensor | None = None
+    ) -> Tensor:
+        """out(s) = base(s) + sum over offsets of in(s + offset) @ weight[offset], over active s + offset."""
+        if kernel not in self._submanifold:
+            self._submanifold[kernel] = submanifold_map(self._keys, kernel)
+        return convolution(features, weight, self._submanifold[kernel], base)
+
+    def coarser(self, kernel: Triple, stride: Triple) -> NativeSites:
+        """The sites of the next level: where a window of `kernel` cells every `stride` cells holds an active
+        site.
+        """
+        return self._next(kernel, stride)[0]
+
+    def down(self, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+        """Features of these sites -> features of `coarser(kernel, stride)`."""
+        return convolution(features, weight, self._next(kernel, stride)[1])
+
+    def up(self, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+        """Features of `coarser(kernel, stride)` -> features of these sites."""
+        return convolution(features, weight, self._next(kernel, stride)[1].exchanged())
+
+    def _next(self, kernel: Triple, stride: Triple) -> tuple[NativeSites, KernelMap]:
+        if (kernel, stride) not in self._strided:
+            keys, pairs = strided_map(self.coords, kernel, stride)
+            x, y, z = (a * b for a, b in zip(self.stride, stride, strict=True))
+            self._strided[kernel, stride] = NativeSites(unpack(keys), keys, (x, y, z)), pairs
+        return self._strided[kernel, stride]
+
+
+def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None) -> Tensor:
+    """base + features convolved with weight (K, C_in, C_out) over the pairs; (N_out, C_out)."""
+    if features.device.type != "cpu":
+        return listed_convolution(features, weight, pairs, base)
+    with torch.autocast("cpu", enabled=False):  # the kernels know float32 and float64 only
+        features = features.to(weight.dtype)
+        return TiledConvolution.apply(
+            features, weight, None if base is None else base.to(weight.dtype), pairs
+        )
+
+
+def listed_convolution(
+    features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None
+) -> Tensor:
+    """The convolution in torch operations. An output row occurs once per offset, so the sums have a fixed
+    order.
+    """
+    total = None if base is None else base.clone()
+    for (rows_out, rows_in), matrix in zip(pairs.listed, weight, strict=True):
+        product = features[rows_in] @ matrix
+        if total is None:
+            total = product.new_zeros(pairs.n_out, weight.shape[2])
+        total = total.index_add(0, rows_out, product.to(total.dtype))
+    return total
+
+
+class TiledConvolution(torch.autograd.Function):
+    """The convolution by the numba kernels, with gradients of features, weight and base."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, base: Tensor | None, pairs: KernelMap) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.pairs = pairs
+        return _convolve(features, weight, pairs.tiled, base)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        features, weight = ctx.saved_tensors
+        of_features = of_weight = None
+        if ctx.needs_input_grad[0]:
+            exchanged = weight.transpose(1, 2)
+            of_features = _convolve(
+                grad, exchanged.flip(0) if ctx.pairs.mirrored else exchanged, ctx.pairs.tiled_back
+            )
+        if ctx.needs_input_grad[1]:
+            of_weight = _weight_gradient(features, grad, weight.shape, ctx.pairs.tiled)
+        return of_features, of_weight, grad if ctx.needs_input_grad[2] else None, None
+
+
+def _convolve(x: Tensor, weight: Tensor, pairs: TiledPairs, base: Tensor | None = None) -> Tensor:
+    lanes, width = simd.lanes(x.dtype), weight.shape[2]
+    weight = _padded(weight, lanes)
+    start = x.new_empty(0, weight.shape[2]) if base is None else _padded(base, lanes)
+    out = x.new_empty(pairs.n_out, weight.shape[2])
+    arguments = (
+        _array(out),
+        _array(x),
+        _array(weight),
+        pairs.starts,
+        pairs.pair_out,
+        pairs.pair_in,
+        _array(start),
+    )
+    launch(kernels.convolve, *arguments, workers(), lanes)
+    return out if out.shape[1] == width else out[:, :width].contiguous()
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size, pairs: TiledPairs) -> Tensor:
+    lanes = simd.lanes(x.dtype)
+    grad = _padded(grad, lanes)
+    partial = x.new_zeros(workers(), shape[0], shape[1], grad.shape[1])
+    arguments = (_array(partial), _array(x), _array(grad), pairs.starts, pairs.pair_out, pairs.pair_in)
+    launch(kernels.weight_gradient, *arguments, lanes)
+    return partial.sum(0)[..., : shape[2]]
+
+
+def _padded(tensor: Tensor, lanes: int) -> Tensor:
+    """Zero columns added until the width is a multiple of a register's."""
+    missing = -tensor.shape[-1] % lanes
+    return F.pad(tensor, (0, missing)) if missing else tensor
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
