@@ -136,7 +136,7 @@ def override(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------- variables
 
 _ENVIRONMENT = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_PLACEHOLDER = re.compile(r"(?<!\$)\{(\w+)\}")
 
 
 def expand(raw: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def expand(raw: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> d
             return environ[name]
 
         for _ in range(8):  # a placeholder may stand for text with a placeholder
-            replaced = _PLACEHOLDER.sub(lambda m: scalars.get(m[1], m[0]) if m.start() == 0 or value[m.start() - 1] != "$" else m[0], value)
+            replaced = _PLACEHOLDER.sub(lambda m: scalars.get(m[1], m[0]), value)
             if replaced == value:
                 break
             value = replaced
@@ -287,6 +287,7 @@ class Run(Strict):
     experiment: str
     output_dir: Path
     settings: SerializeAsAny[BaseModel]
+    trains: bool = True  # False: the config names no training data, so `train --resume` infers
     seed: int = 0
     epochs: int | None = Field(default=None, ge=0)
     iterations: int | None = Field(default=None, ge=0)

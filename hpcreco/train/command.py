@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, or infer when the config names no training data."""
     settings, found = load_run(args)
     resume = resume_request(args.resume)
-    if not found.load("trains")(settings):
+    if not settings.trains:
         from hpcreco.infer import infer
 
         epoch = resume if isinstance(resume, int) else settings.start_epoch
