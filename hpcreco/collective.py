@@ -1,0 +1,213 @@
+"""Collective operations on numpy arrays and objects, over mpi4py or alone; never torch.
+
+Sums are exact in the sense that matters here: all contributions are gathered and added in rank order, so that
+every rank holds the same bits and a repeated run gives them again, whatever algorithm the MPI library
+prefers.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from hpcreco import world as _world
+from hpcreco.world import World, WorldError
+
+_REQUEST, _REPLY = 71, 72  # message tags of `take`, on a communicator of its own
+_POLL_SECONDS = 0.002
+
+
+class Collective(Protocol):
+    """What all ranks do together. Every rank must make the same calls in the same order."""
+
+    rank: int
+    size: int
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        """The sum over ranks of equally shaped arrays, added in rank order, on every rank."""
+
+    def gather(self, obj: Any, root: int = 0) -> list[Any] | None:
+        """The objects of all ranks in rank order on `root`, None elsewhere."""
+
+    def broadcast(self, obj: Any, root: int = 0) -> Any:
+        """`root`'s object, on every rank."""
+
+    def alltoall(self, objs: list[Any]) -> list[Any]:
+        """Send objs[r] to rank r; return what each rank sent here, in rank order."""
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+
+    def abort(self, code: int) -> None:
+        """End every process of the world now."""
+
+    def take(self, n: int) -> Iterator[int]:
+        """Share out 0..n-1 on demand: each number is yielded on exactly one rank, when that rank asks for
+        more.
+
+        All ranks must enter; leaving the loop early is allowed, and on rank 0 it ends the serving for
+        everyone.
+        """
+
+
+class Alone:
+    """A world of one."""
+
+    rank = 0
+    size = 1
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        return np.array(array, copy=True)
+
+    def gather(self, obj: Any, root: int = 0) -> list[Any] | None:
+        return [obj]
+
+    def broadcast(self, obj: Any, root: int = 0) -> Any:
+        return obj
+
+    def alltoall(self, objs: list[Any]) -> list[Any]:
+        return list(objs)
+
+    def barrier(self) -> None:
+        return None
+
+    def abort(self, code: int) -> None:
+        sys.exit(code)
+
+    def take(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+
+class Mpi:
+    """The processes of an MPI communicator, through mpi4py."""
+
+    def __init__(self, communicator: Any) -> None:
+        self._comm = communicator
+        self.rank: int = communicator.Get_rank()
+        self.size: int = communicator.Get_size()
+
+    def sum(self, array: np.ndarray) -> np.ndarray:
+        array = np.array(array, order="C")
+        described = self._comm.allgather((array.shape, array.dtype.str))
+        if len(set(described)) > 1:
+            raise WorldError(f"ranks add arrays of different shapes or types: {described}")
+        parts = np.empty((self.size, array.size), array.dtype)
+        self._comm.Allgather(array.reshape(-1).view(np.uint8), parts.reshape(-1).view(np.uint8))
+        total = parts[0].copy()
+        for part in parts[1:]:
+            total += part
+        return total.reshape(array.shape)
+
+    def gather(self, obj: Any, root: int = 0) -> list[Any] | None:
+        return self._comm.gather(obj, root=root)
+
+    def broadcast(self, obj: Any, root: int = 0) -> Any:
+        return self._comm.bcast(obj, root=root)
+
+    def alltoall(self, objs: list[Any]) -> list[Any]:
+        if len(objs) != self.size:
+            raise WorldError(f"alltoall needs one object per rank ({self.size}), got {len(objs)}")
+        return self._comm.alltoall(objs)
+
+    def barrier(self) -> None:
+        self._comm.Barrier()
+
+    def abort(self, code: int) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._comm.Abort(code)
+
+    def take(self, n: int) -> Iterator[int]:
+        from mpi4py import MPI
+
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise WorldError(
+                "this MPI has no MPI_THREAD_MULTIPLE, which serving work needs; use --schedule size"
+            )
+        comm = self._comm.Dup()
+        try:
+            yield from (_served(comm, n) if self.rank == 0 else _requested(comm))
+        finally:
+            comm.Free()
+
+
+def _requested(comm: Any) -> Iterator[int]:
+    """Ask rank 0 for one number after another, until it answers -1."""
+    number = 0
+    try:
+        while True:
+            comm.send(True, dest=0, tag=_REQUEST)
+            number = comm.recv(source=0, tag=_REPLY)
+            if number < 0:
+                return
+            yield number
+    finally:
+        if number >= 0:  # left early: rank 0 must not wait for this rank's next request
+            comm.send(False, dest=0, tag=_REQUEST)
+
+
+def _served(comm: Any, n: int) -> Iterator[int]:
+    """Work on rank 0 while a thread of it serves the others from the same counter."""
+    from mpi4py import MPI
+
+    counter = iter(range(n))
+    lock = threading.Lock()
+
+    def following() -> int:
+        with lock:
+            return next(counter, -1)
+
+    def serve() -> None:
+        waiting = comm.Get_size() - 1
+        status = MPI.Status()
+        while waiting:
+            if not comm.iprobe(source=MPI.ANY_SOURCE, tag=_REQUEST, status=status):
+                time.sleep(_POLL_SECONDS)  # a blocking receive would spin on a core that the work needs
+                continue
+            more = comm.recv(source=status.source, tag=_REQUEST)
+            number = following() if more else -1
+            if more:
+                comm.send(number, dest=status.source, tag=_REPLY)
+            waiting -= number < 0
+
+    server = threading.Thread(target=serve, name="hpcreco-take", daemon=True)
+    server.start()
+    try:
+        while (number := following()) >= 0:
+            yield number
+    finally:
+        with lock:
+            counter = iter(())
+        server.join()
+
+
+def connect(world: World | None = None) -> Collective:
+    """The collective of the promised world: alone for one process, MPI for more.
+
+    Raises WorldError, in one sentence naming the likely cause, when other processes came up than promised.
+    """
+    world = _world.detect() if world is None else world
+    if world.size == 1:
+        return Alone()
+    promised = f"the launcher ({world.launcher}) promised {world.size} processes but"
+    if world.launcher == "torchrun":
+        raise WorldError(f"{promised} starts no MPI; start file-wise work with mpiexec or srun")
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise WorldError(f"{promised} mpi4py does not load ({error}); see `hpcreco doctor`") from error
+    real = MPI.COMM_WORLD.Get_size()
+    if real != world.size:
+        raise WorldError(f"{promised} MPI sees {real}: {_likely_cause(world)}")
+    return Mpi(MPI.COMM_WORLD.Dup())
+
+
+def _likely_cause(world: World) -> str:
+    if world.launcher == "srun":
+        return "srun's --mpi does not fit this MPI, try --mpi=pmi2 (MPICH) or the one `srun --mpi=list` names"
+    return "this mpiexec belongs to another MPI than mpi4py's, use the one of the same environment"
