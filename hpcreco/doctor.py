@@ -1,7 +1,7 @@
 """``hpcreco doctor``: what works on this machine, and what to do about what does not.
 
-Every library is tried in a process of its own: one that crashes or hangs while it loads is a line of the table, not the end of
-it, and this module stays free of them.
+Every library is tried in a process of its own: one that crashes or hangs while it loads is a line of the
+table, not the end of it, and this module stays free of them.
 """
 
 from __future__ import annotations
@@ -130,7 +130,11 @@ TWO_RANKS = "from mpi4py import MPI; print(MPI.COMM_WORLD.allreduce(1))"
 REINSTALL = "run tools/setup in the checkout, or: pip install hpcreco"
 PROBES = (
     Probe("numpy", "import numpy; print(numpy.__version__)", REINSTALL),
-    Probe("torch", TORCH, "pip install torch (a CPU build is enough; an unpinned one may bring gigabytes of CUDA)"),
+    Probe(
+        "torch",
+        TORCH,
+        "pip install torch (a CPU build is enough; an unpinned one may bring gigabytes of CUDA)",
+    ),
     Probe("numba", NUMBA, REINSTALL),
     Probe("h5py", H5PY, REINSTALL, name="h5py, HDF5"),
     Probe(
@@ -166,7 +170,9 @@ PROBES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of ``hpcreco doctor``."""
     parser.description = "Say what works on this machine, and what to do about what does not."
-    parser.add_argument("--json", action="store_true", help="the same findings as JSON, for scripts and bug reports")
+    parser.add_argument(
+        "--json", action="store_true", help="the same findings as JSON, for scripts and bug reports"
+    )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Run it where the job will run: a login node and a compute node differ.\n\n"
@@ -194,7 +200,9 @@ def run(args: argparse.Namespace) -> int:
 
 def probe_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment without what makes a process a rank of a launcher's job."""
-    return {k: v for k, v in environ.items() if not k.startswith(LAUNCHER_PREFIXES)} | {"PYTHONWARNINGS": "ignore"}
+    return {k: v for k, v in environ.items() if not k.startswith(LAUNCHER_PREFIXES)} | {
+        "PYTHONWARNINGS": "ignore"
+    }
 
 
 def ask(program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> tuple[bool, str]:
@@ -202,7 +210,12 @@ def ask(program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> tuple[
     command = [*launcher, sys.executable, "-c", program, *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE, env=probe_environment(), stdin=subprocess.DEVNULL
+            command,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env=probe_environment(),
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return False, f"no answer within {PATIENCE} s"
@@ -227,7 +240,11 @@ def examine(probe: Probe) -> Finding:
     if find_spec(probe.module) is None:
         return finding
     works, said = ask(probe.program)
-    return replace(finding, state=WORKS, detail=said, remedy="") if works else replace(finding, state=BROKEN, detail=said)
+    return (
+        replace(finding, state=WORKS, detail=said, remedy="")
+        if works
+        else replace(finding, state=BROKEN, detail=said)
+    )
 
 
 def examine_libraries() -> list[Finding]:
@@ -251,9 +268,13 @@ def examine_world() -> tuple[world.World | None, Finding]:
         ranks = collective.connect(promised)
         seen = ranks.gather(platform.node())
     except (world.WorldError, ImportError) as error:
-        return promised, Finding("world", BROKEN, f"{text}; {error}", "mpiexec and mpi4py must belong to the same MPI")
+        return promised, Finding(
+            "world", BROKEN, f"{text}; {error}", "mpiexec and mpi4py must belong to the same MPI"
+        )
     nodes = sorted(set(seen or []))
-    return promised, Finding("world", WORKS, f"{text}; {ranks.size} ranks see each other on {', '.join(nodes)}")
+    return promised, Finding(
+        "world", WORKS, f"{text}; {ranks.size} ranks see each other on {', '.join(nodes)}"
+    )
 
 
 def examine_launch(here: world.World | None) -> Finding:
@@ -264,28 +285,40 @@ def examine_launch(here: world.World | None) -> Finding:
     beside = Path(sys.executable).parent / "mpiexec"
     program = str(beside) if beside.exists() else shutil.which("mpiexec")
     if program is None:
-        return Finding("mpiexec", MISSING, "not found", "pip install mpich; on a cluster srun takes its place", False)
+        return Finding(
+            "mpiexec", MISSING, "not found", "pip install mpich; on a cluster srun takes its place", False
+        )
     works, said = ask(TWO_RANKS, launcher=(program, "-n", "2"))
     if works and said.split() == ["2", "2"]:
         return Finding("mpiexec", WORKS, f"{program}: two ranks see each other", needed=False)
     if works:
         said = "two ranks were started, each alone: mpiexec and mpi4py belong to different MPIs"
-    return Finding("mpiexec", BROKEN, f"{program}: {said}", "use the mpiexec of the MPI that mpi4py loads", False)
+    return Finding(
+        "mpiexec", BROKEN, f"{program}: {said}", "use the mpiexec of the MPI that mpi4py loads", False
+    )
 
 
 def examine_machine() -> list[Finding]:
     """GPUs, cores and memory, folders that must be writable, HDF5's file locks."""
     works, said = ask(GPU) if find_spec("torch") else (True, "unknown without torch")
-    gpu = Finding("GPU", WORKS if works else BROKEN, said, "" if works else "driver and torch's CUDA must fit", False)
+    gpu = Finding(
+        "GPU", WORKS if works else BROKEN, said, "" if works else "driver and torch's CUDA must fit", False
+    )
     if works and said.startswith(("none", "unknown")):
-        gpu = replace(gpu, state=MISSING, remedy="everything runs on the CPU too; for GPUs install torch's CUDA build")
+        gpu = replace(
+            gpu, state=MISSING, remedy="everything runs on the CPU too; for GPUs install torch's CUDA build"
+        )
     return [gpu, Finding("cores, memory", WORKS, cores_and_memory()), *examine_caches(), examine_locking()]
 
 
 def cores_and_memory() -> str:
     """Cores this process may use, thread settings, memory of the machine and of the job's limit."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS") if name in os.environ]
+    threads = [
+        f"{name}={os.environ[name]}"
+        for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")
+        if name in os.environ
+    ]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     limit = Path("/sys/fs/cgroup/memory.max")
     text = limit.read_text().strip() if limit.exists() else "max"
@@ -299,7 +332,9 @@ def examine_caches() -> list[Finding]:
     kernels = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent)
     return [
         examine_folder("wheel cache", cache / "hpcreco", "set XDG_CACHE_HOME to a writable folder"),
-        examine_folder("numba's cache", kernels, "set NUMBA_CACHE_DIR to a writable folder, or kernels are compiled anew"),
+        examine_folder(
+            "numba's cache", kernels, "set NUMBA_CACHE_DIR to a writable folder, or kernels are compiled anew"
+        ),
     ]
 
 
@@ -342,4 +377,6 @@ def show(findings: list[Finding], healthy: bool) -> None:
         table.add_row(f.name, f"[{style[f.state]}]{f.state}[/]{optional}", escape(f.detail) + remedy)
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nhpcreco can work here" if healthy else "\nsomething needed is missing or broken (see the arrows)")
+    console.print(
+        "\nhpcreco can work here" if healthy else "\nsomething needed is missing or broken (see the arrows)"
+    )

@@ -31,7 +31,11 @@ class BuildWithShippedFolders(build_py):
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
         """What lands in the wheel, for tools that remove it again."""
-        copied = [] if self.editable_mode else [str(Path(self.build_lib) / "hpcreco" / f"_{p}") for p in shipped_files()]
+        copied = (
+            []
+            if self.editable_mode
+            else [str(Path(self.build_lib) / "hpcreco" / f"_{p}") for p in shipped_files()]
+        )
         return [*super().get_outputs(include_bytecode), *copied]
 
     def get_source_files(self) -> list[str]:

@@ -4,7 +4,8 @@
     .venv/bin/python tools/engines/build.py minkowski --wheel-only
 
 A wheel is built once per torch, Python, MPI, machine type and patch list, in a throw-away directory, and kept below
-$XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine also OpenBLAS's headers.
+$XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine also
+OpenBLAS's headers.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def torch_version() -> tuple[int, int]:
 
 
 def horovod() -> Engine:
-    """Horovod 0.28.1 over MPI, for torch only. HOROVOD_* variables set by the user win (HOROVOD_GPU_OPERATIONS=NCCL, ...)."""
+    """Horovod 0.28.1 over MPI, for torch only; the user's own HOROVOD_* variables win (HOROVOD_GPU_OPERATIONS=NCCL)."""
     return Engine(
         package="horovod",
         version="0.28.1",
@@ -95,7 +96,9 @@ def mpi_identity() -> str:
     """Name and version of the MPI whose compiler wrapper comes first, e.g. ``mpich-5.0.2``; SystemExit without one."""
     wrapper = shutil.which("mpicxx", path=search_path())
     if wrapper is None:
-        sys.exit("tools/engines: no mpicxx: install the mpich wheel (tools/setup does) or load the site's MPI module")
+        sys.exit(
+            "tools/engines: no mpicxx: install the mpich wheel (tools/setup does) or load the site's MPI module"
+        )
     if Path(wrapper).parent == Path(sys.prefix) / "bin":
         return f"mpich-{metadata.version('mpich')}"
     shown = subprocess.run([wrapper, "-show"], capture_output=True, text=True, check=True).stdout
@@ -103,7 +106,7 @@ def mpi_identity() -> str:
 
 
 def search_path() -> str:
-    """PATH with the environment's own programs (mpicxx, cmake, ninja) first; HPCRECO_SITE_MPI=1 lets the site's MPI win."""
+    """PATH, the environment's own programs (mpicxx, cmake, ninja) first; with HPCRECO_SITE_MPI=1 last."""
     own = str(Path(sys.prefix) / "bin")
     path = os.environ.get("PATH", os.defpath)
     return f"{path}:{own}" if os.environ.get("HPCRECO_SITE_MPI") == "1" else f"{own}:{path}"
@@ -126,7 +129,11 @@ def cache_folder(engine: Engine) -> Path:
 
 def build_settings(engine: Engine) -> dict[str, str]:
     """The environment variables that decide what is built."""
-    chosen = {key: value for key, value in os.environ.items() if key.startswith("HOROVOD_")} if engine.links_mpi else {}
+    chosen = (
+        {key: value for key, value in os.environ.items() if key.startswith("HOROVOD_")}
+        if engine.links_mpi
+        else {}
+    )
     return engine.environment | chosen
 
 
@@ -154,7 +161,9 @@ def cached(folder: Path) -> Path | None:
 def build(engine: Engine, folder: Path) -> Path:
     """Builds the wheel in a throw-away directory and moves it into ``folder``; SystemExit names the log on failure."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
-        sys.exit(f"tools/engines: {engine.package} needs a C++ compiler (Debian, Ubuntu: apt-get install build-essential)")
+        sys.exit(
+            f"tools/engines: {engine.package} needs a C++ compiler (Debian, Ubuntu: apt-get install build-essential)"
+        )
     log = folder / "build.log"
     with tempfile.TemporaryDirectory(prefix=f"hpcreco-{engine.package}-") as temporary:
         archive = sources.fetch(engine.package, engine.version, engine.sha256, Path(temporary))
@@ -167,19 +176,23 @@ def build(engine: Engine, folder: Path) -> Path:
         environment = os.environ | build_settings(engine)
         environment |= {"PATH": search_path(), "MAKEFLAGS": f"-j{compilers()}", "MAX_JOBS": str(compilers())}
         command = [sys.executable, "setup.py", "bdist_wheel", *engine.arguments]
-        print(f"  building {engine.package} {engine.version}: 4 to 6 minutes on 2 cores; log: {log}", flush=True)
+        print(
+            f"  building {engine.package} {engine.version}: 4 to 6 minutes on 2 cores; log: {log}", flush=True
+        )
         code = follow(command, source, environment, log)
         wheel = cached(source / "dist")
         if code != 0 or wheel is None:
             tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
-            sys.exit(f"{tail}\ntools/engines: building {engine.package} failed (exit {code}); the whole log: {log}")
+            sys.exit(
+                f"{tail}\ntools/engines: building {engine.package} failed (exit {code}); the whole log: {log}"
+            )
         partial = folder / f".{wheel.name}.part-{os.getpid()}"
         shutil.copyfile(wheel, partial)
         return partial.rename(folder / wheel.name)
 
 
 def follow(command: list[str], source: Path, environment: dict[str, str], log: Path) -> int:
-    """Runs the build, its output in ``log``, and shows the compilers' own progress ([ 45%] or [3/13]); returns the exit code."""
+    """Runs the build, its output in ``log``; shows the compilers' progress ([ 45%] or [3/13]); returns the exit code."""
     start = shown = time.monotonic()
     terminal = sys.stdout.isatty()
     with open(log, "w") as handle:
@@ -197,28 +210,48 @@ def follow(command: list[str], source: Path, environment: dict[str, str], log: P
                 text = f"  [{step[1]:>5}] {now - start:4.0f} s"
                 print(f"\r{text}" if terminal else text, end="" if terminal else "\n", flush=True)
         code = process.wait()
-    print(f"{chr(13) if terminal else ''}  built in {time.monotonic() - start:.0f} s" if code == 0 else "", flush=True)
+    print(
+        f"{chr(13) if terminal else ''}  built in {time.monotonic() - start:.0f} s" if code == 0 else "",
+        flush=True,
+    )
     return code
 
 
 def install(wheel: Path) -> None:
     """Installs the wheel alone: what it needs at run time is in the lock file."""
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--force-reinstall", str(wheel)]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--force-reinstall",
+        str(wheel),
+    ]
     subprocess.run(pip, check=True)
 
 
 def works(engine: Engine) -> bool:
     """Whether the engine, as installed in this environment, can be imported."""
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", engine.check], capture_output=True, text=True, cwd="/")
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", engine.check], capture_output=True, text=True, cwd="/"
+    )
     if run.returncode != 0:
         print(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "no message", file=sys.stderr)
     return run.returncode == 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Builds or finds the wheel, installs it and tries it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("engine", choices=sorted(ENGINES))
-    parser.add_argument("--wheel-only", action="store_true", help="build into the cache and print the wheel's path")
+    parser.add_argument(
+        "--wheel-only", action="store_true", help="build into the cache and print the wheel's path"
+    )
     arguments = parser.parse_args()
     engine = ENGINES[arguments.engine]()
     folder = cache_folder(engine)
@@ -229,7 +262,9 @@ def main() -> int:
         return 0
     install(wheel)
     if not works(engine):
-        sys.exit(f"tools/engines: {engine.package} from {wheel} is installed but cannot be imported (message above)")
+        sys.exit(
+            f"tools/engines: {engine.package} from {wheel} is installed but cannot be imported (message above)"
+        )
     print(f"  {engine.package} {engine.version} works", flush=True)
     return 0
 

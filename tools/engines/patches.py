@@ -1,7 +1,7 @@
-"""The edits that the last releases of Horovod and MinkowskiEngine need to build and run against today's torch and Python.
+"""The edits that Horovod's and MinkowskiEngine's last releases need to build and run with today's torch and Python.
 
-Both projects have stopped releasing, so the edits are kept here, named and small, and are applied to the unpacked source
-distribution before it is built. An edit that no longer finds its text is an error: it means that the source is another one.
+Both projects have stopped releasing, so the edits are kept here, named and small, and are applied to the unpacked
+source distribution before it is built. An edit that does not find its text is an error: the source is another one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def horovod(torch_version: tuple[int, int]) -> list[Patch]:
     """Patches of Horovod 0.28.1 for ``torch_version`` (major, minor)."""
     standard = 20 if torch_version >= (2, 13) else 17
     why = f"torch's headers need C++{standard}"
-    # libmpi.so.12 of the MPICH wheel lies in <environment>/lib, four folders above horovod/torch/mpi_lib_v2*.so. A relative
-    # path keeps a cached wheel working in another environment; a RUNPATH gives way to LD_LIBRARY_PATH (a site's Cray MPICH).
+    # libmpi.so.12 of the MPICH wheel lies in <environment>/lib, four folders above horovod/torch/mpi_lib_v2*.so.
+    # A relative path keeps a cached wheel working in another environment; a RUNPATH gives way to LD_LIBRARY_PATH
+    # (a site's Cray MPICH).
     runpath = (
         f"set(CMAKE_CXX_STANDARD {standard})\n"
         "set(CMAKE_BUILD_WITH_INSTALL_RPATH ON)\n"

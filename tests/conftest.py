@@ -1,0 +1,117 @@
+"""What all tests share: real MPI ranks, public detector data, and a closing list of what was skipped and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hpcreco.doctor import probe_environment
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How a run of MPI ranks ended, and all that they printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def find_mpiexec() -> str | None:
+    """The mpiexec of the environment's own MPI, or the first on PATH."""
+    beside = Path(sys.executable).parent / "mpiexec"
+    return str(beside) if beside.exists() else shutil.which("mpiexec")
+
+
+@pytest.fixture(scope="session")
+def mpiexec() -> Callable[..., Ranks]:
+    """``mpiexec(ranks, arguments, timeout=, env=, cwd=, check=True)`` runs ``python ARGUMENTS`` on real MPI ranks.
+
+    With ``check`` a run that fails fails the test and shows what the ranks printed. Whatever happens, no rank outlives
+    the call: all of them belong to one process group, which is killed when the time is over.
+    """
+    program = find_mpiexec()
+    if program is None:
+        pytest.skip("needs mpiexec (the mpich wheel, or an MPI on PATH)")
+
+    def run(
+        ranks: int,
+        arguments: Sequence[str | Path],
+        *,
+        timeout: float = 120,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+        check: bool = True,
+    ) -> Ranks:
+        command = [program, "-n", str(ranks), sys.executable, *map(str, arguments)]
+        environment = probe_environment() | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"} | (env or {})
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            out, err = end(process)
+            pytest.fail(f"{ranks} ranks of {arguments} did not end within {timeout} s\n{out}\n{err}")
+        if check and process.returncode != 0:
+            pytest.fail(f"{ranks} ranks of {arguments} ended with {process.returncode}\n{out}\n{err}")
+        return Ranks(process.returncode, out, err)
+
+    return run
+
+
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Asks mpiexec to end its ranks (they have process groups of their own), then kills what is left of its group."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        return process.communicate()
+
+
+@pytest.fixture(scope="session")
+def public_data() -> Path:
+    """The folder of public detector data that HPCRECO_PUBLIC_DATA names."""
+    named = os.environ.get("HPCRECO_PUBLIC_DATA")
+    if not named:
+        pytest.skip("needs public detector data: HPCRECO_PUBLIC_DATA names no folder")
+    folder = Path(named)
+    if not folder.is_dir():
+        pytest.skip(f"needs public detector data: HPCRECO_PUBLIC_DATA={named} is not a folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Counts the skipped tests by reason, so that a suite that tests little cannot look like one that passes."""
+    reasons: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    if reasons:
+        terminalreporter.section("what was not tested here")
+        for reason, count in reasons.most_common():
+            terminalreporter.write_line(f"{count:4d}  {reason}")
