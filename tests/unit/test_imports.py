@@ -1,4 +1,4 @@
-"""Who may import whom (read from the source), and what a bare import or ``--help`` loads (seen in a fresh interpreter)."""
+"""Who may import whom (read from the source), and what a bare import or ``--help`` loads (in a fresh interpreter)."""
 
 from __future__ import annotations
 
@@ -230,6 +230,7 @@ def declared() -> str:
 #: import name -> distribution, where they differ
 DISTRIBUTIONS = {
     "yaml": "pyyaml",
+    "llvmlite": "numba",
     "MinkowskiEngine": None,
     "torch_geometric": None,
     "horovod": None,

@@ -192,7 +192,7 @@ def build(engine: Engine, folder: Path) -> Path:
 
 
 def follow(command: list[str], source: Path, environment: dict[str, str], log: Path) -> int:
-    """Runs the build, its output in ``log``; shows the compilers' progress ([ 45%] or [3/13]); returns the exit code."""
+    """Runs the build, its output in ``log``; shows the compilers' progress ([45%], [3/13]); returns the exit code."""
     start = shown = time.monotonic()
     terminal = sys.stdout.isatty()
     with open(log, "w") as handle:
