@@ -1,9 +1,10 @@
 """Drift volumes, wire planes and the readout frame of ProtoDUNE-like detectors.
 
-Lengths are mm, times us. A *face* is one drift volume seen by one side of an APA. Its readout ("local") frame is
-x' = distance to the anode plus drift speed times the deposit's time, y' and z' = position in the box. Wire planes are described in
-*pixel units*: the (z, y) plane of the local frame divided by PIXEL_SIZE, where wire k of a plane lies on
-``e_z * z + e_y * y = offset + k * pitch`` and its region is the strip half a pitch to either side.
+Lengths are mm, times us. A *face* is one drift volume seen by one side of an APA. Its readout ("local")
+frame is x' = distance to the anode plus drift speed times the deposit's time, y' and z' = position in the
+box. Wire planes are described in *pixel units*: the (z, y) plane of the local frame divided by PIXEL_SIZE,
+where wire k of a plane lies on ``e_z * z + e_y * y = offset + k * pitch`` and its region is the strip half a
+pitch to either side.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class GeometryError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class WirePlane:
-    """Parallel wires of one plane; `pitch` and `offset` in pixels, `channels` the local channel of each wire."""
+    """Parallel wires of one plane: pitch and offset in pixels, the local channel of each wire."""
 
     name: str
     angle: float
@@ -53,6 +54,7 @@ class WirePlane:
 
     @property
     def n_wires(self) -> int:
+        """Number of strips with a wire."""
         return len(self.channels)
 
     def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
@@ -82,6 +84,7 @@ class Face:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
+        """Plane names in the order of the feature columns."""
         return tuple(plane.name for plane in self.planes)
 
 
@@ -95,9 +98,11 @@ class Geometry:
 
     @property
     def tpcs(self) -> tuple[int, ...]:
+        """Known TPC numbers, ascending."""
         return tuple(sorted(self.faces))
 
     def face(self, tpc: int) -> Face:
+        """The face of a TPC; `GeometryError` names the known ones."""
         try:
             return self.faces[tpc]
         except KeyError:
@@ -109,8 +114,8 @@ class Geometry:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Detector points (N, 3) and deposit times (N,) relative to the trigger -> readout frame.
 
-        Returns local mm (N, 3), the drift time already added to x, and a mask of the points inside both the box and the readout
-        window. With ``limits=False`` the mask is all true.
+        Returns local mm (N, 3), the drift time already added to x, and a mask of the points inside both the
+        box and the readout window. With ``limits=False`` the mask is all true.
         """
         face = self.face(tpc)
         points = np.asarray(points_mm, float).reshape(-1, 3)
@@ -129,17 +134,14 @@ class Geometry:
 
 def build(name: str, faces: Mapping[int, Face]) -> Geometry:
     """A Geometry with the digest of its contents."""
-    content = [
-        [
-            face.tpc, face.apa, face.face,
-            [round(v, 6) for v in (*face.r_min, *face.r_max)],
-            [
-                [p.name, *(round(v, 6) for v in (p.angle, p.pitch, p.offset, *p.direction)), p.channels.tolist()]
-                for p in face.planes
-            ],
+    content = []
+    for _, face in sorted(faces.items()):
+        box = [round(v, 6) for v in (*face.r_min, *face.r_max)]
+        planes = [
+            [p.name, *(round(v, 6) for v in (p.angle, p.pitch, p.offset, *p.direction)), p.channels.tolist()]
+            for p in face.planes
         ]
-        for face in (faces[tpc] for tpc in sorted(faces))
-    ]  # fmt: skip
+        content.append([face.tpc, face.apa, face.face, box, planes])
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return Geometry(name=name, faces=dict(faces), digest=digest)
 

@@ -1,8 +1,9 @@
 """How a unit pixel of the (z, y) plane is shared between the strips of a wire plane, in closed form.
 
-A strip is wider than a pixel's projection on the plane's direction (checked at build time), so a pixel meets at most two
-strips: `strip` and `strip + 1`. Strips outside [0, n_wires) are regions without a wire (NONE). Shares are stored in thousandths: the
-original rounds them to three decimals and integers make every later sum exact.
+A strip is wider than a pixel's projection on the plane's direction (checked at build time), so a pixel meets
+at most two strips: `strip` and `strip + 1`. Strips outside [0, n_wires) are regions without a wire (NONE).
+Shares are stored in thousandths: the original rounds them to three decimals, and integers make every later
+sum exact.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _COLUMNS_AT_ONCE = 128
 def lower_share(plane: WirePlane, iz: np.ndarray, iy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Strip holding the low corner of pixel(s) (iz, iy) and the exact area fraction of the pixel in it.
 
-    The rest of the pixel, if any, lies in the next strip. With a, b the larger and smaller |component| of the direction and t the
-    distance from the low corner to the strip's upper edge, the area below the edge is a quadratic, linear, quadratic function of t.
+    The rest of the pixel, if any, lies in the next strip. With a, b the larger and smaller |component| of
+    the direction and t the distance from the low corner to the strip's upper edge, the area below the edge
+    is first a quadratic, then a linear, then again a quadratic function of t.
     """
     e_z, e_y = plane.direction
     a, b = max(abs(e_z), abs(e_y)), min(abs(e_z), abs(e_y))
@@ -62,7 +64,8 @@ def shares(plane: WirePlane, iz: int, iy: int) -> dict[int, float]:
 class PlaneTable:
     """Overlaps of every pixel of a face with one plane.
 
-    Strips are numbered from 0 = "below the first wire" to n_wires + 1 = "above the last wire", so that wire w is strip w + 1.
+    Strips are numbered from 0 = "below the first wire" to n_wires + 1 = "above the last wire": wire w is
+    strip w + 1.
 
     strip : int16 (n_z, n_y), the lower strip of each pixel
     share : int16 (n_z, n_y), its rounded share in thousandths; strip + 1 has the rest
@@ -126,5 +129,5 @@ class PlaneTable:
 
 
 def tables(face: Face, legacy_rounding: bool = False) -> tuple[PlaneTable, ...]:
-    """The overlap tables of the planes of a face, in its plane order (about 38 MB and half a second for ProtoDUNE)."""
+    """Overlap tables of the planes of a face, in its order (38 MB and half a second for ProtoDUNE)."""
     return tuple(PlaneTable(plane, face.pixels, legacy_rounding) for plane in face.planes)

@@ -1,11 +1,11 @@
-"""The tiling of a slice in plain numpy: the same candidates and, addition by addition, the same sums as the kernels."""
+"""The tiling in plain numpy: the same candidates and, addition by addition, the same sums as the kernels."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling.layout import Layout
+from hpcreco.experiments.protodune.tiling.layout import Grid, Layout, Slices
 
 
 def active_pixels(layout: Layout, p: int, strips: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -48,7 +48,9 @@ def _lit(layout: Layout, channels: np.ndarray) -> np.ndarray:
     return active
 
 
-def _share(layout: Layout, z: np.ndarray, y: np.ndarray, channel: np.ndarray, charge: np.ndarray) -> tuple:
+def _share(
+    layout: Layout, z: np.ndarray, y: np.ndarray, channel: np.ndarray, charge: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Charge (P, pixels) given to the candidates of a slice, and the weight of every channel."""
     n_planes, n_channels = len(layout.always), len(layout.plane_of)
     strip, lower = layout.strip[:, z, y].astype(np.int64), layout.share[:, z, y].astype(np.int64)
@@ -64,8 +66,8 @@ def _share(layout: Layout, z: np.ndarray, y: np.ndarray, channel: np.ndarray, ch
     return ratio[first] * lower + ratio[second] * (SHARE_UNIT - lower), weight
 
 
-def tile(layout: Layout, slices, grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Coords (N, 3), features (N, P), charge lost (n_ticks, P) and the number of fine candidates of one event."""
+def tile(layout: Layout, slices: Slices, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Coords (N, 3), features (N, P), charge lost (n_ticks, P) and number of fine candidates of one event."""
     n_planes, n_z, n_y = layout.strip.shape
     shape = (-(-n_y // grid.dy), -(-n_z // grid.dz))
     n_ticks = len(slices.offsets) - 1
@@ -96,8 +98,16 @@ def tile(layout: Layout, slices, grid) -> tuple[np.ndarray, np.ndarray, np.ndarr
     return np.concatenate(coords), np.concatenate(features), lost, pixels
 
 
-def _add_runs(total, touched, z, y, given, grid, cells_z) -> None:
-    """Sum runs of pixels within a column and a coarse cell first, then add them to the cells, as the kernels do."""
+def _add_runs(
+    total: np.ndarray,
+    touched: np.ndarray,
+    z: np.ndarray,
+    y: np.ndarray,
+    given: np.ndarray,
+    grid: Grid,
+    cells_z: int,
+) -> None:
+    """Sum each run of pixels of a column inside a coarse cell, then add it to the cell, as the kernels do."""
     new = (np.diff(z) != 0) | (np.diff(y) != 1) | (np.diff(y // grid.dy) != 0)
     run = np.concatenate([[0], np.cumsum(new)])
     starts = np.flatnonzero(np.concatenate([[True], new]))

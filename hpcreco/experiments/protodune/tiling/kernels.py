@@ -1,9 +1,10 @@
-"""The interval algorithm, compiled. Two passes over the slices of an event: `count` sizes the output, `fill` writes it.
+"""The interval algorithm, compiled: two passes over an event, `count` sizes the output, `fill` writes it.
 
-In a slice only the columns touched by an active collection strip are looked at; in such a column every active strip of another plane
-is one interval of y; the merged intervals of the planes are intersected, and what is left are runs of candidate pixels. No fine
-pixel is stored: runs are shared out straight into the coarse cells. Worker w of n takes coarse slices w, w + n, ..., each written to
-its own rows, so the result does not depend on the number of workers.
+In a slice only the columns touched by an active collection strip are looked at; in such a column every
+active strip of another plane is one interval of y; the merged intervals of the planes are intersected, and
+what is left are runs of candidate pixels. No fine pixel is stored: runs are shared out straight into the
+coarse cells. Worker w of n takes coarse slices w, w + n, ..., each written to its own rows, so the result
+does not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -14,25 +15,7 @@ import numpy as np
 
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
 from hpcreco.experiments.protodune.tiling.compiled import compiled
-from hpcreco.experiments.protodune.tiling.layout import Layout
-
-
-class Slices(NamedTuple):
-    """Samples of one event: those of tick t are [offsets[t], offsets[t + 1]), channels ascending."""
-
-    offsets: np.ndarray  # int64 (n_ticks + 1,)
-    channel: np.ndarray  # int32 (n,)
-    value: np.ndarray  # float64 (n,)
-
-
-class Grid(NamedTuple):
-    """Coarse cell sizes in fine voxels, and the rule for an active sample."""
-
-    dx: int
-    dy: int
-    dz: int
-    threshold: float
-    glows: bool  # some pixel is a candidate without any charge, so that no slice may be skipped
+from hpcreco.experiments.protodune.tiling.layout import Grid, Layout, Slices
 
 
 class Scratch(NamedTuple):
@@ -47,6 +30,7 @@ class Scratch(NamedTuple):
 
 @compiled
 def scratch(layout: Layout, grid: Grid) -> Scratch:
+    """Allocate the work space of one worker, no cell touched."""
     n_planes, n_z, n_strips = layout.span.shape[:3]
     n_y = layout.strip.shape[2]
     n_cells = ((n_y + grid.dy - 1) // grid.dy) * ((n_z + grid.dz - 1) // grid.dz)
@@ -103,7 +87,7 @@ def merge(layout: Layout, p: int, column: int, work: Scratch) -> int:
 
 @compiled
 def intersect(runs: np.ndarray, n: int, m: int, now: int, out: int) -> int:
-    """Intersection of the first n runs of runs[now] with the first m of runs[1], into runs[out]; returns the number."""
+    """Intersect the first n runs of runs[now] with the first m of runs[1] into runs[out]; their number."""
     i = j = k = 0
     while i < n and j < m:
         low = max(runs[now, i, 0], runs[1, j, 0])
@@ -120,7 +104,7 @@ def intersect(runs: np.ndarray, n: int, m: int, now: int, out: int) -> int:
 
 @compiled
 def candidates(layout: Layout, column: int, work: Scratch) -> tuple[int, int]:
-    """Runs of candidate pixels in a column that the guide plane lights: (number, which of runs holds them)."""
+    """Find the runs of candidates in a column that the guide plane lights: their number and place in runs."""
     now, n = 0, 1
     work.runs[0, 0, 0], work.runs[0, 0, 1] = 0, layout.strip.shape[2]
     for p in range(layout.always.shape[0]):
@@ -135,7 +119,7 @@ def candidates(layout: Layout, column: int, work: Scratch) -> tuple[int, int]:
 
 @compiled
 def column_ranges(layout: Layout, work: Scratch, ranges: np.ndarray) -> int:
-    """Disjoint ascending column ranges lit by the guide plane, or all columns without one; returns their number."""
+    """List the ascending column ranges lit by the guide plane, all columns without one; their number."""
     if layout.guide < 0:
         ranges[0, 0], ranges[0, 1] = 0, layout.strip.shape[1]
         return 1
@@ -197,7 +181,7 @@ def weigh(layout: Layout, column: int, low: int, high: int, weight: np.ndarray) 
 def share_out(
     layout: Layout, column: int, low: int, high: int, ratio: np.ndarray, total: np.ndarray, slot: int
 ) -> None:
-    """Add the charge of a run of candidates inside one coarse cell; ratio is charge per thousandth of a pixel."""
+    """Add the charge of a run inside one coarse cell; ratio is charge per thousandth of a pixel."""
     for p in range(layout.always.shape[0]):
         part = 0.0
         for y in range(low, high):
@@ -216,13 +200,60 @@ def ratios(
     ratio: np.ndarray,
     lost: np.ndarray,
 ) -> None:
-    """Charge per thousandth of a pixel for the channels of a slice; the charge of active ones without a candidate is lost."""
+    """Charge per thousandth of a pixel of each channel; that of active ones without a candidate is lost."""
     for i in range(slices.offsets[tick], slices.offsets[tick + 1]):
         c, q = slices.channel[i], slices.value[i]
         if weight[c] > 0:
             ratio[c] = q / weight[c]
         elif q > grid.threshold and layout.plane_of[c] >= 0:
             lost[tick, layout.plane_of[c]] += q
+
+
+@compiled
+def weighed_runs(
+    layout: Layout,
+    slices: Slices,
+    grid: Grid,
+    tick: int,
+    work: Scratch,
+    ranges: np.ndarray,
+    found: np.ndarray,
+    weight: np.ndarray,
+) -> int:
+    """List the runs (column, low, high) of a slice and the share of every channel in them; their number."""
+    n_found = 0
+    weight[:] = 0
+    light(layout, slices, grid, tick, work)
+    for r in range(column_ranges(layout, work, ranges)):
+        for column in range(ranges[r, 0], ranges[r, 1]):
+            n, now = candidates(layout, column, work)
+            for i in range(n):
+                low, high = work.runs[now, i, 0], work.runs[now, i, 1]
+                weigh(layout, column, low, high, weight)
+                found[n_found, 0], found[n_found, 1], found[n_found, 2] = column, low, high
+                n_found += 1
+    weight[len(weight) - 1] = 0  # NONE
+    return n_found
+
+
+@compiled
+def write_rows(
+    x: int,
+    row: int,
+    cells_z: int,
+    cells: np.ndarray,
+    total: np.ndarray,
+    coords: np.ndarray,
+    features: np.ndarray,
+    slot: np.ndarray,
+) -> None:
+    """Write the cells of a coarse slice in ascending order from `row` on, and forget their slots."""
+    order = np.argsort(cells)
+    for i in range(len(cells)):
+        cell = cells[order[i]]
+        coords[row + i, 0], coords[row + i, 1], coords[row + i, 2] = x, cell // cells_z, cell % cells_z
+        features[row + i] = total[order[i]]
+        slot[cell] = -1
 
 
 @compiled
@@ -238,34 +269,22 @@ def fill(
     features: np.ndarray,
     lost: np.ndarray,
 ) -> None:
-    """Write the rows [first_row[x], first_row[x + 1]) of this worker's coarse slices, and the charge lost per tick and plane."""
+    """Write rows first_row[x] to first_row[x + 1] of this worker's coarse slices, and the charge lost."""
     work = scratch(layout, grid)
-    n_planes, n_z = layout.strip.shape[:2]
-    cells_z = (n_z + grid.dz - 1) // grid.dz
+    cells_z = (layout.strip.shape[1] + grid.dz - 1) // grid.dz
     ranges = np.zeros((layout.always.shape[1] + 1, 2), np.int32)
     found = np.zeros((runs_per_tick.max(), 3), np.int32)
-    most = 0
-    for x in range(len(first_row) - 1):
-        most = max(most, first_row[x + 1] - first_row[x])
-    cells, total = np.zeros(most, np.int64), np.zeros((most, n_planes))
+    most = (first_row[1:] - first_row[:-1]).max()
+    cells, total = np.zeros(most, np.int64), np.zeros((most, len(layout.always)))
     n_channels = len(layout.plane_of)
     weight, ratio = np.zeros(n_channels + 1, np.int64), np.zeros(n_channels + 1)
     for x in range(worker, len(first_row) - 1, workers):
         n_cells = 0
         for tick in range(x * grid.dx, (x + 1) * grid.dx):
-            weight[:] = 0
             n_found = 0
+            weight[:] = 0
             if runs_per_tick[tick] > 0:
-                light(layout, slices, grid, tick, work)
-                for r in range(column_ranges(layout, work, ranges)):
-                    for column in range(ranges[r, 0], ranges[r, 1]):
-                        n, now = candidates(layout, column, work)
-                        for i in range(n):
-                            low, high = work.runs[now, i, 0], work.runs[now, i, 1]
-                            weigh(layout, column, low, high, weight)
-                            found[n_found, 0], found[n_found, 1], found[n_found, 2] = column, low, high
-                            n_found += 1
-                weight[n_channels] = 0
+                n_found = weighed_runs(layout, slices, grid, tick, work, ranges, found, weight)
             ratio[:] = 0
             ratios(layout, slices, grid, tick, weight, ratio, lost)
             for i in range(n_found):
@@ -279,10 +298,4 @@ def fill(
                         n_cells += 1
                     part_low, part_high = max(low, y * grid.dy), min(high, (y + 1) * grid.dy)
                     share_out(layout, column, part_low, part_high, ratio, total, slot)
-        order = np.argsort(cells[:n_cells])
-        for i in range(n_cells):
-            cell, row = cells[order[i]], first_row[x] + i
-            coords[row, 0], coords[row, 1], coords[row, 2] = x, cell // cells_z, cell % cells_z
-            for p in range(n_planes):
-                features[row, p] = total[order[i], p]
-            work.slot[cell] = -1
+        write_rows(x, first_row[x], cells_z, cells[:n_cells], total, coords, features, work.slot)

@@ -13,10 +13,13 @@ from hpcreco.experiments.protodune.geometry import Face, GeometryError
 class Layout(NamedTuple):
     """P planes, S strips (the largest count, borders without wire included), C channels; NONE is channel C.
 
-    strip : int16 (P, n_z, n_y), lower strip of each pixel; share : int16, its share in thousandths, the next strip has the rest
-    span : int16 (P, n_z, S, 2), y range of a strip in a column; columns : int32 (P, S, 2), columns a strip touches
+    strip : int16 (P, n_z, n_y), lower strip of each pixel
+    share : int16 (P, n_z, n_y), its share in thousandths; the next strip has the rest
+    span : int16 (P, n_z, S, 2), y range of a strip in a column
+    columns : int32 (P, S, 2), columns a strip touches
     channel : int32 (P, S + 1), channel of each strip
-    always : bool (P, S), strips that are active in every slice; descending : bool (P,), strip numbers fall with y
+    always : bool (P, S), strips that are active in every slice
+    descending : bool (P,), strip numbers fall with y
     guide : the plane whose strips are whole columns, -1 without one
     plane_of : int32 (C,), plane of a channel, -1 if this face does not see it
     first_strip, strip_of : strips of channel c are strip_of[first_strip[c]:first_strip[c + 1]]
@@ -33,6 +36,24 @@ class Layout(NamedTuple):
     plane_of: np.ndarray
     first_strip: np.ndarray
     strip_of: np.ndarray
+
+
+class Slices(NamedTuple):
+    """Samples of one event: those of tick t are [offsets[t], offsets[t + 1]), channels ascending."""
+
+    offsets: np.ndarray  # int64 (n_ticks + 1,)
+    channel: np.ndarray  # int32 (n,)
+    value: np.ndarray  # float64 (n,)
+
+
+class Grid(NamedTuple):
+    """Coarse cell sizes in fine voxels, and the rule for an active sample."""
+
+    dx: int
+    dy: int
+    dz: int
+    threshold: float
+    glows: bool  # some pixel is a candidate without any charge, so that no slice may be skipped
 
 
 def build(

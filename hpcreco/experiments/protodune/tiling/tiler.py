@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +45,10 @@ class TilingOptions:
 class Tiles:
     """Candidates of one event in lexicographic (x, y, z) order.
 
-    coords : int32 (N, 3) coarse cells; features : float32 (N, P) charge [electrons] per plane, in the face's plane order
-    lost : float64 (P,) charge of active channels that no candidate could take; pixels : number of fine candidates
+    coords : int32 (N, 3) coarse cells
+    features : float32 (N, P) charge [electrons] per plane, in the face's plane order
+    lost : float64 (P,) charge of active channels that no candidate could take
+    pixels : number of fine candidates
     """
 
     coords: np.ndarray
@@ -69,8 +73,8 @@ class Tiler:
         self.options = options or TilingOptions()
         if min(self.options.downsample) < 1 or n_ticks % self.options.downsample[0]:
             raise TilingError(
-                f"downsample {self.options.downsample} does not fit: factors are at least 1 and the first must divide "
-                f"the {n_ticks} ticks of the waveforms"
+                f"downsample {self.options.downsample} does not fit: factors are at least 1 and the first "
+                f"must divide the {n_ticks} ticks of the waveforms"
             )
         self.face, self.n_ticks, self.n_channels, self.threads = face, n_ticks, n_channels, max(1, threads)
         self.engine = engine or ("numba" if HAVE_NUMBA else "numpy")
@@ -83,7 +87,7 @@ class Tiler:
             tuple(self.options.dead_channels),
             self.options.legacy_rounding,
         )
-        self.grid = kernels.Grid(*self.options.downsample, self.options.threshold, arrays.glows(self.layout))
+        self.grid = layout.Grid(*self.options.downsample, self.options.threshold, arrays.glows(self.layout))
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -93,13 +97,13 @@ class Tiler:
         return self.n_ticks // dx, -(-n_y // dy), -(-n_z // dz)
 
     def tile(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> Tiles:
-        """Candidates of one event given its samples (n,), in any order; raises TilingError on samples outside the readout."""
+        """Candidates of one event given its samples (n,) in any order; TilingError if they do not fit."""
         slices = self._slices(np.asarray(tick), np.asarray(channel), np.asarray(value))
         run = arrays.tile if self.engine == "numpy" else self._compiled
         coords, features, lost, pixels = run(self.layout, slices, self.grid)
         return Tiles(coords, features.astype(np.float32), lost.sum(axis=0), int(pixels))
 
-    def _slices(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> kernels.Slices:
+    def _slices(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> layout.Slices:
         for name, column, limit in (("tick", tick, self.n_ticks), ("channel", channel, self.n_channels)):
             if len(column) and (int(column.min()) < 0 or int(column.max()) >= limit):
                 raise TilingError(
@@ -119,29 +123,26 @@ class Tiler:
             if (np.diff(key) == 0).any():
                 raise TilingError("a channel has two samples at the same tick")
         offsets = np.searchsorted(key, np.arange(self.n_ticks + 1, dtype=np.int64) * self.n_channels)
-        return kernels.Slices(offsets.astype(np.int64), (key % self.n_channels).astype(np.int32), charge)
+        return layout.Slices(offsets.astype(np.int64), (key % self.n_channels).astype(np.int32), charge)
 
-    def _compiled(self, plan: layout.Layout, slices: kernels.Slices, grid: kernels.Grid) -> tuple:
+    def _compiled(self, plan: layout.Layout, slices: layout.Slices, grid: layout.Grid) -> tuple:
         n_planes = len(self.face.planes)
         cells = np.zeros(self.n_ticks // grid.dx, np.int64)
         runs, pixels = np.zeros(self.n_ticks, np.int64), np.zeros(self.n_ticks, np.int64)
-        self._spread(kernels.count, plan, slices, grid, cells, runs, pixels)
+        self._spread(kernels.count, (plan, slices, grid), cells, runs, pixels)
         first_row = np.concatenate([[0], np.cumsum(cells)])
         coords = np.empty((first_row[-1], 3), np.int32)
         features = np.empty((first_row[-1], n_planes), np.float64)
         lost = np.zeros((self.n_ticks, n_planes))
-        self._spread(kernels.fill, plan, slices, grid, first_row, runs, coords, features, lost)
+        self._spread(kernels.fill, (plan, slices, grid), first_row, runs, coords, features, lost)
         return coords, features, lost, pixels.sum()
 
-    def _spread(self, kernel, plan, slices, grid, *outputs: np.ndarray) -> None:
+    def _spread(self, kernel: Callable[..., None], inputs: tuple[Any, ...], *outputs: np.ndarray) -> None:
         """Run a kernel on all workers; it releases the GIL and each worker writes its own slices."""
         if self.threads == 1:
-            kernel(plan, slices, grid, 0, 1, *outputs)
+            kernel(*inputs, 0, 1, *outputs)
             return
         with ThreadPoolExecutor(self.threads) as pool:
-            jobs = [
-                pool.submit(kernel, plan, slices, grid, w, self.threads, *outputs)
-                for w in range(self.threads)
-            ]
+            jobs = [pool.submit(kernel, *inputs, w, self.threads, *outputs) for w in range(self.threads)]
             for job in jobs:
                 job.result()

@@ -1,0 +1,87 @@
+"""Truth on the coarse grid, the label of every candidate, and the truth that tiling missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CoarseTruth:
+    """All true cells of one event in lexicographic (x, y, z) order.
+
+    coords : int32 (M, 3); values : float32 (M, k), summed; track_id, pdg : int32 (M,) of the track with most of the first value, or
+    None
+    """
+
+    coords: np.ndarray
+    values: np.ndarray
+    track_id: np.ndarray | None = None
+    pdg: np.ndarray | None = None
+
+
+def _keys(*tables: np.ndarray) -> list[np.ndarray]:
+    """One int64 per row of each (N, 3) table: equal for equal cells, ordered as (x, y, z)."""
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return [np.zeros(0, np.int64) for _ in tables]
+    low = np.min([table.min(axis=0) for table in filled], axis=0).astype(np.int64)
+    size = np.max([table.max(axis=0) for table in filled], axis=0).astype(np.int64) - low + 1
+    return [((t[:, 0] - low[0]) * size[1] + t[:, 1] - low[1]) * size[2] + t[:, 2] - low[2] for t in tables]
+
+
+def coarse(
+    coords: np.ndarray,
+    values: np.ndarray,
+    downsample: Sequence[int],
+    track_id: np.ndarray | None = None,
+    pdg: np.ndarray | None = None,
+) -> CoarseTruth:
+    """Sum fine truth, coords (N, 3) and values (N, k), over coarse cells."""
+    cells = np.floor_divide(np.asarray(coords, np.int64), np.asarray(downsample, np.int64))
+    (key,) = _keys(cells)
+    found, first, cell = np.unique(key, return_index=True, return_inverse=True)
+    sums = np.zeros((len(found), values.shape[1]))
+    np.add.at(sums, cell, values)
+    owners: list[np.ndarray | None] = [None, None]
+    if track_id is not None and len(key):
+        row = _dominant(cell, np.asarray(track_id), np.asarray(values)[:, 0])
+        owners = [None if column is None else np.asarray(column, np.int32)[row] for column in (track_id, pdg)]
+    elif track_id is not None:
+        owners = [None if column is None else np.zeros(0, np.int32) for column in (track_id, pdg)]
+    return CoarseTruth(cells[first].astype(np.int32), sums.astype(np.float32), *owners)
+
+
+def _dominant(cell: np.ndarray, track: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """For each cell, a row of the track that has most of `value` in it (the lowest track number on a tie)."""
+    order = np.lexsort((track, cell))
+    new = np.r_[True, (np.diff(cell[order]) != 0) | (np.diff(track[order]) != 0)]
+    starts = order[new]
+    part = np.zeros(len(starts))
+    np.add.at(part, np.cumsum(new) - 1, value[order])
+    ranked = np.lexsort((track[starts], -part, cell[starts]))
+    return starts[ranked[np.r_[True, np.diff(cell[starts][ranked]) != 0]]]
+
+
+def label(candidates: np.ndarray, truth: CoarseTruth) -> np.ndarray:
+    """First truth value of each candidate's cell, float32 (N, 1); 0 where there is no truth."""
+    row = _rows_in(candidates, truth.coords)
+    values = np.zeros((len(candidates), 1), np.float32)
+    values[row >= 0, 0] = truth.values[row[row >= 0], 0]
+    return values
+
+
+def missed(truth: CoarseTruth, candidates: np.ndarray) -> np.ndarray:
+    """Mask (M,) of the true cells that are no candidate: what tiling lost."""
+    return _rows_in(truth.coords, candidates) < 0
+
+
+def _rows_in(cells: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Row of `table` that holds each cell, -1 if none; the rows of `table` are unique and sorted."""
+    wanted, known = _keys(cells, table)
+    if not len(known):
+        return np.full(len(wanted), -1, np.int64)
+    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return np.where(known[at] == wanted, at, -1)
