@@ -57,11 +57,16 @@ class WirePlane:
         """Number of strips with a wire."""
         return len(self.channels)
 
-    def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray) -> np.ndarray:
-        """Index of the wire whose strip holds each local point, NO_WIRE (-1) where there is none."""
+    def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray, clip: bool = False) -> np.ndarray:
+        """Index of the wire whose strip holds each local point, NO_WIRE (-1) where there is none.
+
+        With `clip` a point beyond the outermost strips belongs to the outermost wire: drifting charge has to end somewhere.
+        """
         e_z, e_y = self.direction
         along = (e_z * np.asarray(z_mm, float) + e_y * np.asarray(y_mm, float)) / PIXEL_SIZE
         wire = np.floor((along - (self.offset - self.pitch / 2)) / self.pitch).astype(np.int64)
+        if clip:
+            return np.clip(wire, 0, self.n_wires - 1)
         return np.where((wire >= 0) & (wire < self.n_wires), wire, NO_WIRE)
 
 

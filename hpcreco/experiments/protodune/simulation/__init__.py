@@ -1,0 +1,1 @@
+"""Synthetic ProtoDUNE events: particles -> energy deposits -> drift -> wires -> signal processing, from seeds only."""
