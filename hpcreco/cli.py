@@ -63,12 +63,25 @@ def _table() -> dict[str, tuple[str, str]]:
 
 
 def _overview() -> str:
-    order = ["simulate", "convert", "tile", "train", "infer", "report", "display", "validate", "config", "doctor"]
+    order = [
+        "simulate",
+        "convert",
+        "tile",
+        "train",
+        "infer",
+        "report",
+        "display",
+        "validate",
+        "config",
+        "doctor",
+    ]
     verbs = _table()
     lines = [f"  {verb:10s} {verbs[verb][1]}" for verb in order]
     for found in experiment.installed():
         own = sorted(set(found.verbs) - set(verbs))
-        lines.append(f"  {found.name:10s} {found.summary}" + (f" (own verbs: {', '.join(own)})" if own else ""))
+        lines.append(
+            f"  {found.name:10s} {found.summary}" + (f" (own verbs: {', '.join(own)})" if own else "")
+        )
     return (
         "usage: hpcreco VERB ...\n\ntrain and run particle-physics reconstruction networks on HPC systems\n\n"
         "verbs (hpcreco VERB --help says more):\n" + "\n".join(lines) + "\n\n" + EPILOG
@@ -120,7 +133,9 @@ def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
     from hpcreco.config import nearest
 
     close = nearest(verb, [*_table(), *names])
-    raise _UsageError(f"there is no verb {verb!r}" + (f"; did you mean {close!r}?" if close else "; see hpcreco --help"))
+    raise _UsageError(
+        f"there is no verb {verb!r}" + (f"; did you mean {close!r}?" if close else "; see hpcreco --help")
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

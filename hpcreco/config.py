@@ -36,14 +36,18 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
-            raise ConfigError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: key {key!r} is defined twice")
+            raise ConfigError(
+                f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: key {key!r} is defined twice"
+            )
         seen.add(key)
     return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
 )
 
 
@@ -82,7 +86,9 @@ def find(name: str) -> Path:
         return matches[0]
     close = nearest(stem.rpartition("/")[2], [key.rpartition("/")[2] for key in known])
     hint = f"; did you mean {close!r}?" if close else ""
-    raise ConfigError(f"there is no config {name!r}, neither as a file nor among the shipped ones (`hpcreco config list`){hint}")
+    raise ConfigError(
+        f"there is no config {name!r}, neither as a file nor among the shipped ones (`hpcreco config list`){hint}"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def override(raw: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
         if not equals or not name:
             raise ConfigError(f"--set {text!r}: write it as key.subkey=value")
         try:
-            parsed = yaml.load(value, Loader=_Loader)
+            parsed = yaml.load(value, Loader=_Loader)  # noqa: S506  (_Loader is a SafeLoader)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {text!r}: the value is not valid YAML: {error}") from error
         change: Any = parsed
@@ -216,7 +222,9 @@ def build(model: type[BaseModel], raw: Mapping[str, Any], where: str = "") -> An
                 close = nearest(str(item["loc"][-1]), _keys_at(model, item["loc"]))
                 problems.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
             else:
-                problems.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})")
+                problems.append(
+                    f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
+                )
         raise ConfigError("; ".join(problems)) from error
 
 

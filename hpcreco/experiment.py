@@ -105,8 +105,12 @@ def recognise(raw: Mapping[str, Any]) -> Experiment:
     if len(matches) == 1:
         return matches[0]
     known = ", ".join(e.name for e in installed())
-    found = "several experiments claim it: " + ", ".join(e.name for e in matches) if matches else "none claims it"
-    raise ExperimentError(f"the config has no `experiment:` key and {found}; add `experiment:` with one of: {known}")
+    found = (
+        "several experiments claim it: " + ", ".join(e.name for e in matches) if matches else "none claims it"
+    )
+    raise ExperimentError(
+        f"the config has no `experiment:` key and {found}; add `experiment:` with one of: {known}"
+    )
 
 
 def of_format(format_name: str) -> tuple[Experiment, str]:

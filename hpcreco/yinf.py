@@ -45,8 +45,8 @@ def check_match(yinf: Shard, source: Shard) -> None:
     expected = yinf.attributes["input_digest"]
     if expected != source.digest:
         raise YinfError(
-            f"{yinf.path} was made from a shard with digest {expected[:12]}, but {source.path} has {source.digest[:12]}: "
-            "the input was made again since; run `hpcreco infer` again"
+            f"{yinf.path} was made from a shard with digest {expected[:12]}, but {source.path} has "
+            f"{source.digest[:12]}: the input was made again since; run `hpcreco infer` again"
         )
     if list(yinf.event_ids) != list(source.event_ids):
         raise YinfError(f"{yinf.path} and {source.path} hold different events; run `hpcreco infer` again")

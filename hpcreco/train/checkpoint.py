@@ -109,7 +109,9 @@ def save(path: Path, payload: Mapping[str, Any]) -> str:
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"cannot write {path}: {error}; free some space or change output_dir") from error
+        raise CheckpointError(
+            f"cannot write {path}: {error}; free some space or change output_dir"
+        ) from error
     return str(content["digest"])
 
 
@@ -120,14 +122,20 @@ def load(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, unpickling and I/O errors alike mean that the file is not usable
-        raise CheckpointError(f"{path} cannot be read ({error}); it is damaged, resume from an earlier one") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); it is damaged, resume from an earlier one"
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not an hpcreco checkpoint")
     if content["version"] > VERSION:
-        raise CheckpointError(f"{path} was written by a newer hpcreco (checkpoint version {content['version']})")
+        raise CheckpointError(
+            f"{path} was written by a newer hpcreco (checkpoint version {content['version']})"
+        )
     expected = content.pop("digest", None)
     if digest(content) != expected:
-        raise CheckpointError(f"{path} is damaged: its content does not match its digest; resume from an earlier one")
+        raise CheckpointError(
+            f"{path} is damaged: its content does not match its digest; resume from an earlier one"
+        )
     return {**content, "digest": expected}
 
 
@@ -218,7 +226,13 @@ def export(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def load_into(
-    model: nn.Module, state: Mapping[str, Tensor], *, source: str, from_: str = "", to: str = "", strict: bool = True
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str,
+    from_: str = "",
+    to: str = "",
+    strict: bool = True,
 ) -> list[str]:
     """Load the subtree `from_` of `state` into the subtree `to` of `model`.
 

@@ -1,7 +1,7 @@
 """Train a network on shards: alone, under mpiexec, or under srun.
 
-CONFIG is a YAML file or the name of a shipped config (`hpcreco config list`). Results go to its output_dir: checkpoints/,
-summaries.csv, train.log, configs/ and, when store_inference asks for it, yinf files.
+CONFIG is a YAML file or the name of a shipped config (`hpcreco config list`). Results go to its output_dir:
+checkpoints/, summaries.csv, train.log, configs/ and, when store_inference asks for it, yinf files.
 
 TERM, INT, USR1, USR2 or the job's time limit: the step is finished, a checkpoint is saved and the exit code is 75;
 the same command with --resume (or --resume auto, for job scripts) goes on where it stopped.
@@ -26,14 +26,20 @@ examples:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every verb that takes a config."""
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a shipped config")
-    parser.add_argument("--set", metavar="a.b=c", action="append", default=[], help="override a key; may be repeated")
-    parser.add_argument("--lenient", action="store_true", help="unknown keys and changed settings warn instead of failing")
+    parser.add_argument(
+        "--set", metavar="a.b=c", action="append", default=[], help="override a key; may be repeated"
+    )
+    parser.add_argument(
+        "--lenient", action="store_true", help="unknown keys and changed settings warn instead of failing"
+    )
     parser.add_argument(
         "--backend",
         choices=["serial", "horovod", "ddp", "mpi", "nccl", "gloo"],
         help="how ranks add gradients (default: serial alone, horovod or else ddp when launched with several ranks)",
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="where to compute (default: a GPU if there is one)")
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda"], help="where to compute (default: a GPU if there is one)"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log every step")
 
 
@@ -48,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCH|auto",
         help="go on from the last checkpoint, from that of EPOCH, or (auto) from the last if there is one",
     )
-    parser.add_argument("--overwrite", action="store_true", help="delete the checkpoints in output_dir and start again")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the checkpoints in output_dir and start again"
+    )
 
 
 def load_run(args: argparse.Namespace) -> tuple[config.Run, experiment.Experiment]:
@@ -81,4 +89,6 @@ def run(args: argparse.Namespace) -> int:
     from hpcreco.train.run import train
     from hpcreco.train.start import Request
 
-    return train(settings, found, detect(), Request(resume, args.overwrite, args.lenient), verbose=args.verbose)
+    return train(
+        settings, found, detect(), Request(resume, args.overwrite, args.lenient), verbose=args.verbose
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,12 +43,18 @@ def shares(part: Part, files: Sequence[int], budget: float | None) -> list[Share
 def my_files(part: Part, rank: int, ranks: int) -> list[int]:
     """The shards that `rank` evaluates, balanced by cost."""
     first = np.asarray(part.index.first, np.int64)
-    loads = [float(part.costs[lo:hi].sum()) for lo, hi in zip(first[:-1], first[1:], strict=True)]
+    loads = [float(part.costs[lo:hi].sum()) for lo, hi in pairwise(first)]
     return split([Ref(number, 0) for number in range(len(loads))], loads, ranks)[rank]
 
 
 def evaluate(
-    task: Task, run: Run, model: nn.Module, part: Part, work: Sequence[Share], device: torch.device, sink: Sink | None = None
+    task: Task,
+    run: Run,
+    model: nn.Module,
+    part: Part,
+    work: Sequence[Share],
+    device: torch.device,
+    sink: Sink | None = None,
 ) -> Sums:
     """This rank's sums over `work`, with the model in eval(); nothing collective happens inside."""
     model.eval()

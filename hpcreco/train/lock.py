@@ -1,4 +1,4 @@
-"""One run per output_dir: a lock file with a heartbeat, because file locks are not reliable on parallel file systems."""
+"""One run per output_dir: a lock file with a heartbeat; file locks are not reliable on parallel file systems."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ class RunLock:
         deadline = time.time() + 2 * self._stale
         while not self._take():
             holder = self._holder()
-            ours = holder is not None and holder.get("job") is not None and holder.get("job") == self._me["job"]
+            ours = (
+                holder is not None and holder.get("job") is not None and holder.get("job") == self._me["job"]
+            )
             if holder is None or self._dead(holder):
                 self._evict(holder)
             elif not ours or time.time() > deadline:

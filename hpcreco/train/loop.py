@@ -6,11 +6,14 @@ import logging
 import resource
 import time
 from collections.abc import Mapping
+from functools import partial
 
-from hpcreco.infer import YinfSink
+from hpcreco import shards
+from hpcreco.config import Store
 from hpcreco.parallel.gradients import Control
 from hpcreco.parallel.watchdog import Watchdog
 from hpcreco.train import checkpoint, evaluation
+from hpcreco.train.predictions import Made, YinfSink
 from hpcreco.train.progress import StepReport
 from hpcreco.train.session import Session
 from hpcreco.train.state import Clock, TrainState, select_trainable, set_modes
@@ -48,7 +51,9 @@ def columns(session: Session) -> tuple[str, ...]:
 class Loop:
     """Trains from `state` to the run's end, or until somebody asks to stop."""
 
-    def __init__(self, session: Session, state: TrainState, stop: Stop, watchdog: Watchdog, summaries: list[Summary]) -> None:
+    def __init__(
+        self, session: Session, state: TrainState, stop: Stop, watchdog: Watchdog, summaries: list[Summary]
+    ) -> None:
         self.session, self.state, self.stop, self.watchdog = session, state, stop, watchdog
         self.summaries = summaries
         self._last_save = time.monotonic()
@@ -68,7 +73,13 @@ class Loop:
         stage = session.stages[number]
         select_trainable(self.state.model, stage)
         stepper = Stepper(
-            session.task, session.run, self.state.model, self.state.optimization, stage, number, session.parallel
+            session.task,
+            session.run,
+            self.state.model,
+            self.state.optimization,
+            stage,
+            number,
+            session.parallel,
         )
         total = session.pace(number).steps_per_epoch
         with StepReport(session.root, session.run.report) as report, session.feed(progress) as feed:
@@ -156,7 +167,13 @@ class Loop:
         cadence = session.run.save
         if stage_over and not ended:
             self._enter_next_stage()
-        if ended or stage_over or improved or cadence.unit != "epochs" or progress.epoch % max(1, int(cadence.every)) == 0:
+        if (
+            ended
+            or stage_over
+            or improved
+            or cadence.unit != "epochs"
+            or progress.epoch % max(1, int(cadence.every)) == 0
+        ):
             self._save(improved)
 
     def _run_over(self) -> str:
@@ -199,25 +216,38 @@ class Loop:
         store = session.run.store
         files = evaluation.my_files(part, session.parallel.rank, session.parallel.size)
         work = evaluation.shares(part, files, session.micro_budget())
-        storing = store is not None and progress.epoch % store.every_epochs == 0
-        sink = None
-        if storing:
-            sink = YinfSink(session, self.state.model, progress.epoch, progress.step, self._kept_files())
-        try:
-            own = evaluation.evaluate(
-                session.task, session.run, self.state.model, part, work, session.parallel.device, sink
-            )
-        except BaseException:
-            if sink is not None:
-                sink.discard()
-            raise
+        measure = partial(
+            evaluation.evaluate,
+            session.task,
+            session.run,
+            self.state.model,
+            part,
+            work,
+            session.parallel.device,
+        )
+        if store is not None and progress.epoch % store.every_epochs == 0:
+            with self._sink(part.index, store) as sink:
+                own = measure(sink.take)
+        else:
+            own = measure()
         self.watchdog.beat(progress.step)
         return own.total(session.parallel), time.monotonic() - began
 
-    def _kept_files(self) -> set[int]:
-        part, store = self.session.validation, self.session.run.store
-        assert part is not None and store is not None
-        return set(range(0, len(part.index.paths), store.every_samples))
+    def _sink(self, index: shards.Index, store: Store) -> YinfSink:
+        """Where validation stores predictions; the digest is that of the weights, which have no checkpoint yet."""
+        session, progress = self.session, self.state.progress
+        chosen = set(range(0, len(index.paths), store.every_samples))
+        digest = checkpoint.digest(self.state.model.state_dict())
+        made = Made(
+            progress.epoch,
+            progress.step,
+            "during training",
+            digest,
+            session.parallel.name,
+            session.parallel.size,
+        )
+        folder = session.output_dir / store.outdir
+        return YinfSink(session.task, session.run, self.state.model, index, chosen, folder, made)
 
     def _row(self, train: Sums, validate: bool) -> dict[str, float | int | str]:
         session, progress, clock = self.session, self.state.progress, self.state.clock
@@ -226,7 +256,9 @@ class Loop:
         train_columns = session.task.columns(train.metrics())
         valid, valid_time = self._validate() if validate else (Sums(), 0.0)
         has_truth = bool(valid.coefficients)
-        valid_columns = session.task.columns(valid.metrics()) if has_truth else dict.fromkeys(names, float("nan"))
+        valid_columns = (
+            session.task.columns(valid.metrics()) if has_truth else dict.fromkeys(names, float("nan"))
+        )
         return {
             "epoch": progress.epoch,
             "train_loss": train.loss(),
@@ -250,7 +282,8 @@ class Loop:
         shown = [
             f"{name} {row[name]:.4g}"
             for name in row
-            if name.startswith(("train_", "valid_")) and name not in ("train_rate", "train_time", "valid_time")
+            if name.startswith(("train_", "valid_"))
+            and name not in ("train_rate", "train_time", "valid_time")
         ]
         LOG.info(
             "epoch %s done in %.1f s (data %.1f s)  %s  lr %.3g  %.3g cost/s",
@@ -282,7 +315,9 @@ class Loop:
             return
         within = progress.epoch_steps > 0
         epoch = progress.epoch if within else progress.epoch - 1
-        path = checkpoint.folder(session.output_dir) / checkpoint.name(epoch, progress.step if within else None)
+        path = checkpoint.folder(session.output_dir) / checkpoint.name(
+            epoch, progress.step if within else None
+        )
         checkpoint.save(path, self.state.payload(session.run, session.stages, session.digests))
         checkpoint.point(session.output_dir, "latest", path)
         if improved:

@@ -26,7 +26,9 @@ def start_log(output_dir: Path, rank: int, *, verbose: bool, rank_files: bool) -
         targets.append(logging.FileHandler(output_dir / f"out_{rank}.log"))
     for handler in targets or [logging.NullHandler()]:
         to_file = isinstance(handler, logging.FileHandler)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s" if to_file else "%(message)s", "%Y-%m-%d %H:%M:%S"))
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s %(message)s" if to_file else "%(message)s", "%Y-%m-%d %H:%M:%S")
+        )
         LOG.addHandler(handler)
 
 
@@ -51,13 +53,19 @@ class StepReport:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"), TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[loss]}"),
+                TimeRemainingColumn(),
                 transient=True,
             )
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 

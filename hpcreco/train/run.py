@@ -20,7 +20,9 @@ from hpcreco.world import World
 LOG = logging.getLogger("hpcreco")
 
 
-def train(run: Run, found: experiment.Experiment, world: World, request: start.Request, *, verbose: bool = False) -> int:
+def train(
+    run: Run, found: experiment.Experiment, world: World, request: start.Request, *, verbose: bool = False
+) -> int:
     """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed."""
     device = None if run.device == "auto" else run.device
     ranks = parallel.open(run.backend, world, output_dir=run.output_dir, device=device)
@@ -33,11 +35,18 @@ def train(run: Run, found: experiment.Experiment, world: World, request: start.R
         ranks.close()
 
 
-def _train(run: Run, found: experiment.Experiment, ranks: parallel.Parallel, request: start.Request, stop: Stop) -> int:
+def _train(
+    run: Run, found: experiment.Experiment, ranks: parallel.Parallel, request: start.Request, stop: Stop
+) -> int:
     task = found.load("task")
     with Watchdog(run.parallel.timeout, ranks) as watchdog:
         session = Session(
-            run, found, task, ranks, open_part(found, task, run, ranks, "train"), open_part(found, task, run, ranks, "validation")
+            run,
+            found,
+            task,
+            ranks,
+            open_part(found, task, run, ranks, "train"),
+            open_part(found, task, run, ranks, "validation"),
         )
         state = start.begin(session, request)
         start.keep_config(session)
@@ -56,7 +65,12 @@ def _introduce(session: Session, model: object) -> None:
     ranks, training, validation = session.parallel, session.training, session.validation
     parameters = sum(p.numel() for p in model.parameters())  # type: ignore[attr-defined]
     LOG.info(
-        "%s: %d rank(s) on %s (%s), %s parameters", session.experiment.name, ranks.size, ranks.name, ranks.device, f"{parameters:,}"
+        "%s: %d rank(s) on %s (%s), %s parameters",
+        session.experiment.name,
+        ranks.size,
+        ranks.name,
+        ranks.device,
+        f"{parameters:,}",
     )
     for name, part in (("training", training), ("validation", validation)):
         if part is not None:

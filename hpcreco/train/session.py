@@ -35,7 +35,7 @@ def on_root(parallel: Parallel, work: Callable[[], T]) -> T:
     if parallel.rank == 0:
         try:
             result = work()
-        except Exception as caught:
+        except Exception as caught:  # noqa: BLE001  (raised again on every rank)
             error = caught
     try:
         result, error = parallel.broadcast_object((result, error))
@@ -64,7 +64,9 @@ class Part:
         return float(self.costs.max(initial=0.0))
 
 
-def open_part(found: experiment.Experiment, task: Task, run: Run, parallel: Parallel, name: str) -> Part | None:
+def open_part(
+    found: experiment.Experiment, task: Task, run: Run, parallel: Parallel, name: str
+) -> Part | None:
     """Index the shards of part `name` on rank 0 and send it to all; None when the config has no such part."""
 
     def look() -> tuple[shards.Index, np.ndarray] | None:
@@ -129,7 +131,9 @@ class Session:
         """The steps of stage number `stage`."""
         assert self.training is not None
         steps = self.run.steps
-        return StepPlanner(self.training.index, self.training.costs, steps.mode, steps.size, self.run.seed, stage)
+        return StepPlanner(
+            self.training.index, self.training.costs, steps.mode, steps.size, self.run.seed, stage
+        )
 
     def pace(self, stage: int) -> Pace:
         """What the stage's optimization may depend on."""

@@ -92,8 +92,8 @@ def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] 
     if request.resume is None:
         if there and not request.overwrite:
             raise StartError(
-                f"{checkpoint.folder(output_dir)} holds checkpoints up to epoch {there[-1].epoch}: continue with --resume, "
-                "start again with --overwrite (deletes them), or choose another output_dir"
+                f"{checkpoint.folder(output_dir)} holds checkpoints up to epoch {there[-1].epoch}: continue with "
+                "--resume, start again with --overwrite (deletes them), or choose another output_dir"
             )
         _clear(output_dir)
         return None
@@ -111,7 +111,9 @@ def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] 
     else:
         latest = checkpoint.load_latest(output_dir, LOG.warning)
         if latest is None:
-            raise StartError(f"--resume: {checkpoint.folder(output_dir)} holds no checkpoint; train without --resume first")
+            raise StartError(
+                f"--resume: {checkpoint.folder(output_dir)} holds no checkpoint; train without --resume first"
+            )
         found, content = latest
         _set_aside(output_dir, found)
     if not run.transfer:
@@ -126,8 +128,8 @@ def _check_identity(session: Session, content: dict[str, Any], path: Path, lenie
         changed.append("the training files are others, or were made again")
     if changed and not lenient:
         raise StartError(
-            f"{path} was made with another config: {'; '.join(changed[:8])}. Resume with the old one, accept the change with "
-            "--lenient, or start a new run from these weights with init_from"
+            f"{path} was made with another config: {'; '.join(changed[:8])}. Resume with the old one, accept the "
+            "change with --lenient, or start a new run from these weights with init_from"
         )
     for change in changed:
         LOG.warning("changed since the checkpoint: %s", change)
@@ -164,7 +166,9 @@ def _initialise(model: nn.Module, spec: str, session: Session) -> None:
 def _state(session: Session, model: nn.Module, progress: Progress) -> TrainState:
     stage = session.stages[progress.stage]
     select_trainable(model, stage)
-    return TrainState(model, session.task.optimization(session.run, model, stage, session.pace(progress.stage)), progress)
+    return TrainState(
+        model, session.task.optimization(session.run, model, stage, session.pace(progress.stage)), progress
+    )
 
 
 def _reopen_if_longer(progress: Progress, run: Run) -> None:
@@ -173,7 +177,12 @@ def _reopen_if_longer(progress: Progress, run: Run) -> None:
     more_steps = run.iterations is not None and progress.step < run.iterations
     if progress.ended.endswith("are done") and (more_epochs or more_steps):
         progress.ended = ""
-    if run.epochs is not None and progress.epoch >= run.epochs and not progress.epoch_steps and not progress.ended:
+    if (
+        run.epochs is not None
+        and progress.epoch >= run.epochs
+        and not progress.epoch_steps
+        and not progress.ended
+    ):
         progress.ended = f"{run.epochs} epochs are done"
 
 

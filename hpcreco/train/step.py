@@ -54,7 +54,14 @@ class Stepper:
     """Takes global steps within one stage."""
 
     def __init__(
-        self, task: Task, run: Run, model: nn.Module, optimization: Optimization, stage: Stage, number: int, parallel: Parallel
+        self,
+        task: Task,
+        run: Run,
+        model: nn.Module,
+        optimization: Optimization,
+        stage: Stage,
+        number: int,
+        parallel: Parallel,
     ) -> None:
         self._task, self._run, self._model, self._optimization = task, run, model, optimization
         self._stage, self._number, self._parallel = stage, number, parallel
@@ -82,8 +89,9 @@ class Stepper:
         loss = sums.loss()
         if not (np.isfinite(loss) and np.isfinite(norm)):
             raise TrainingError(
-                f"stage {self._stage.name}, step {step}: the loss is {loss} and the gradient's norm {norm}; the last checkpoint "
-                "is untouched. Lower the learning rate, set train.grad_clip, or look for bad input with `hpcreco validate`"
+                f"stage {self._stage.name}, step {step}: the loss is {loss} and the gradient's norm {norm}; the last "
+                "checkpoint is untouched. Lower the learning rate, set train.grad_clip, or look for bad input with "
+                "`hpcreco validate`"
             )
         self._optimization.optimizer.step()
         return Taken(sums, control, norm)
@@ -93,9 +101,13 @@ class Stepper:
         with torch.autocast(self._parallel.device.type, torch.bfloat16, enabled=self._run.amp):
             outcome = self._task.step(self._model, batch, context)
         if self._stage.terms is not None:
-            outcome = Outcome({k: v for k, v in outcome.terms.items() if k in self._stage.terms}, outcome.outputs)
+            outcome = Outcome(
+                {k: v for k, v in outcome.terms.items() if k in self._stage.terms}, outcome.outputs
+            )
         if not outcome.terms:
-            raise TrainingError(f"stage {self._stage.name}: no loss term to train on; the files hold no truth labels")
+            raise TrainingError(
+                f"stage {self._stage.name}: no loss term to train on; the files hold no truth labels"
+            )
         with torch.no_grad():
             sums.add_outcome(outcome, self._task.metrics(outcome.outputs, batch))
         sums.add({"events": batch.n_events, "cost": batch.cost})
@@ -115,7 +127,9 @@ class Stepper:
             loss.backward()
         return sums, control
 
-    def _accumulated(self, batches: Sequence[Batch], context: Context, flags: Control) -> tuple[Sums, Control]:
+    def _accumulated(
+        self, batches: Sequence[Batch], context: Context, flags: Control
+    ) -> tuple[Sums, Control]:
         """Several micro-batches: each term's gradient is accumulated by itself and scaled once its weight is known."""
         sums = Sums()
         gradients: dict[str, list[Tensor | None]] = {}
@@ -167,7 +181,9 @@ def average_statistics(model: nn.Module, parallel: Parallel, weight: float) -> N
     ]
     if not buffers:
         return
-    flat = torch.cat([b.reshape(-1).double() * weight for b in buffers] + [buffers[0].new_full((1,), weight).double()])
+    flat = torch.cat(
+        [b.reshape(-1).double() * weight for b in buffers] + [buffers[0].new_full((1,), weight).double()]
+    )
     parallel.sum_([flat])
     ranks = float(flat[-1])
     if ranks == 0:

@@ -50,7 +50,7 @@ class Stop:
 
     def requested(self) -> bool:
         """Has a signal come, or is the job's time nearly over?"""
-        if self.reason is None and self.wall_end is not None:
-            if time.time() > self.wall_end - self._margin - 3 * self._longest_step:
-                self.reason = "the job's time limit"
+        room = self._margin + 3 * self._longest_step
+        if self.reason is None and self.wall_end is not None and time.time() > self.wall_end - room:
+            self.reason = "the job's time limit"
         return self.reason is not None

@@ -52,9 +52,14 @@ class Summary:
         lines = self.path.read_text().splitlines()
         if not lines or tuple(lines[0].split("\t")) != self.columns:
             raise SummaryError(
-                f"{self.path} has other columns than this run writes; move it away or resume with the config that made it"
+                f"{self.path} has other columns than this run writes; move it away, or resume with the config "
+                "that made it"
             )
-        kept = [line for line in lines[1:] if line.count("\t") == len(self.columns) - 1 and int(line.split("\t")[0]) <= last_epoch]
+        kept = [
+            line
+            for line in lines[1:]
+            if line.count("\t") == len(self.columns) - 1 and int(line.split("\t")[0]) <= last_epoch
+        ]
         if len(kept) != len(lines) - 1:
             shutil.copyfile(self.path, self.path.with_suffix(".csv.bak"))
             temporary = self.path.with_name(f".{self.path.name}.part-{os.getpid()}")
@@ -75,4 +80,7 @@ class Summary:
 def read(path: Path) -> list[dict[str, float]]:
     """The rows of a summaries file as numbers."""
     with open(path, newline="") as stream:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(stream, delimiter="\t")]
+        return [
+            {key: float(value) for key, value in row.items()}
+            for row in csv.DictReader(stream, delimiter="\t")
+        ]

@@ -54,7 +54,9 @@ class Sums:
 
     def metrics(self) -> dict[str, Tensor]:
         """The summed metrics under the names the task gave them."""
-        return {name.removeprefix("metric/"): v for name, v in self.values.items() if name.startswith("metric/")}
+        return {
+            name.removeprefix("metric/"): v for name, v in self.values.items() if name.startswith("metric/")
+        }
 
     def state(self) -> dict[str, Any]:
         """Plain data for a checkpoint."""

@@ -119,7 +119,8 @@ class Task:
     metrics:      (outputs, batch) -> summable tensors (scalars or histograms), added over batches and ranks
     columns:      (summed metrics) -> numbers of the summary row, keys exactly `column_names(run)`
     column_names: (run) -> names of the metric columns, declared up front for the CSV header
-    predict:      (model, batch, outcome of `step`) -> Tables for yinf; called under no_grad, may enable gradients itself
+    predict:      (model, batch, outcome of `step`) -> Tables for yinf; called under no_grad, may enable
+                  gradients itself
     yinf:         (run) -> Schema of the yinf shards, built with `hpcreco.yinf.ATTRIBUTES`
     yinf_attributes: (run) -> the experiment's own attributes of a yinf shard
     monitor:      (run) -> (column name, "min" or "max"): what "best" means and early stopping watches
