@@ -11,6 +11,7 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from hpcreco import __version__, experiment
 
@@ -107,9 +108,7 @@ def _experiment_of_arguments(arguments: Sequence[str]) -> experiment.Experiment:
         return named[0]
     if len(known) == 1:
         return next(iter(known.values()))
-    from hpcreco import recognition
-
-    return recognition.of_arguments(arguments)
+    return experiment.of_paths(Path(a) for a in arguments if not a.startswith("-") and Path(a).exists())
 
 
 def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
@@ -161,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
-        print(f"hpcreco: error: {error}", file=sys.stderr)
+        if not getattr(error, "quiet", False):  # another rank has printed it
+            print(f"hpcreco: error: {error}", file=sys.stderr)
         return int(code)
     except KeyboardInterrupt:
         print("hpcreco: interrupted", file=sys.stderr)

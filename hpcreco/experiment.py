@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 
@@ -119,3 +120,33 @@ def of_format(format_name: str) -> tuple[Experiment, str]:
     if len(parts) != 3 or parts[0] != "hpcreco":
         raise ExperimentError(f"format {format_name!r} is not hpcreco/<experiment>/<product>")
     return find(parts[1]), parts[2]
+
+
+def of_paths(paths: Iterable[Path]) -> Experiment:
+    """The experiment that the first recognisable path belongs to: an hpcreco file, or the folder of a run."""
+    seen = []
+    for path in paths:
+        seen.append(str(path))
+        name = _format_of(path) if path.is_file() else _experiment_of_run(path)
+        if name:
+            return find(name)
+    known = ", ".join(e.name for e in installed())
+    raise ExperimentError(f"cannot tell the experiment from {' '.join(seen) or 'nothing'}; name it: {known}")
+
+
+def _format_of(path: Path) -> str | None:
+    import h5py  # here, because --help must not wait for it
+
+    if not h5py.is_hdf5(path):
+        return None
+    with h5py.File(path, "r", locking=False) as file:
+        return of_format(str(file.attrs.get("format", "")))[0].name
+
+
+def _experiment_of_run(folder: Path) -> str | None:
+    configs = sorted((folder / "configs").glob("*.yaml"), key=lambda p: p.stat().st_mtime)
+    if not configs:
+        return None
+    import yaml
+
+    return str(yaml.safe_load(configs[-1].read_text()).get("experiment", "")) or None

@@ -198,7 +198,7 @@ def resolve(spec: str) -> Path:
 
 
 def prune(output_dir: Path, keep: int | None) -> None:
-    """Delete mid-epoch checkpoints that a later one replaces and, with `keep`, all but the last `keep` epochs and best."""
+    """Delete superseded mid-epoch checkpoints and, with `keep`, all but the last `keep` epochs and the best."""
     there = found(output_dir)
     best = pointed(output_dir, "best")
     last = there[-1] if there else None
