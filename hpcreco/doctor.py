@@ -329,7 +329,10 @@ def cores_and_memory() -> str:
 def examine_caches() -> list[Finding]:
     """Folders where compiled kernels and wheels are kept; unwritable ones cost minutes at every start."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    kernels = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent)
+    beside = Path(__file__).parent
+    # numba's own order: the named folder, __pycache__ beside the source, the user's cache
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    kernels = Path(named) if named else beside if os.access(beside, os.W_OK) else cache / "numba"
     return [
         examine_folder("wheel cache", cache / "hpcreco", "set XDG_CACHE_HOME to a writable folder"),
         examine_folder(
