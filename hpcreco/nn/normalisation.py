@@ -49,6 +49,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C) -> (N, C), normalised and activated."""
+        x = x.to(self.weight.dtype)  # under autocast too: statistics of narrow numbers are no good
         if not self.training:
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return activate(x, scale, self.bias - self.running_mean * scale, self.leakiness)

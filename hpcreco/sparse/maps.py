@@ -30,12 +30,12 @@ class TiledPairs:
 
 @dataclass(frozen=True)
 class KernelMap:
-    """The pairs of one kernel, by device.
+    """The pairs of one kernel, in one of two forms.
 
-    tiled and tiled_back (CPU): the pairs by output row, and with roles exchanged by input row, for the
+    tiled and tiled_back (numba kernels): the pairs by output row, and with roles exchanged by input row, for the
     gradient of the input.
     A submanifold map is its own exchange with the kernel offsets in opposite order (`mirrored`).
-    listed (other devices): for each kernel offset the output rows and the input rows.
+    listed (torch operations): for each kernel offset the output rows and the input rows.
     """
 
     n_in: int
@@ -58,15 +58,15 @@ def offsets(kernel: Triple, centred: bool) -> np.ndarray:
     return np.array(list(itertools.product(*axes)), np.int64)
 
 
-def submanifold_map(keys: Tensor, kernel: Triple) -> KernelMap:
+def submanifold_map(keys: Tensor, kernel: Triple, tiled: bool) -> KernelMap:
     """Pairs of sites (s, s + offset) that are both active; keys (N,) sorted packed coordinates."""
     steps = offsets(kernel, centred=True)
     deltas = (steps[:, 0] << 32) + (steps[:, 1] << 16) + steps[:, 2]
     n = len(keys)
-    if keys.device.type == "cpu":
-        tiled = _neighbours(keys.numpy(), deltas)
-        return KernelMap(n, n, True, tiled, tiled)
-    return KernelMap(n, n, True, listed=listed_neighbours(keys, deltas))
+    if tiled:
+        pairs = _neighbours(keys.numpy(), deltas)
+        return KernelMap(n, n, True, pairs, pairs)
+    return KernelMap(n, n, True, listed=_listed_neighbours(keys, deltas))
 
 
 def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
@@ -80,7 +80,7 @@ def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
     return TiledPairs(starts, pair_out, pair_in, len(keys))
 
 
-def listed_neighbours(keys: Tensor, deltas: np.ndarray) -> tuple[tuple[Tensor, Tensor], ...]:
+def _listed_neighbours(keys: Tensor, deltas: np.ndarray) -> tuple[tuple[Tensor, Tensor], ...]:
     """The same search in torch operations: for each offset the rows of the sites and of their neighbours."""
     pairs = []
     for delta in deltas.tolist():
@@ -91,7 +91,7 @@ def listed_neighbours(keys: Tensor, deltas: np.ndarray) -> tuple[tuple[Tensor, T
     return tuple(pairs)
 
 
-def strided_map(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor, KernelMap]:
+def strided_map(coords: Tensor, kernel: Triple, stride: Triple, tiled: bool) -> tuple[Tensor, KernelMap]:
     """Sites of the next level and the pairs (coarse site o, fine site o * stride + offset), offset in [0,
     kernel).
 
@@ -102,15 +102,15 @@ def strided_map(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor,
     keys, coarse = torch.unique(pack(parents), return_inverse=True)
     n_offsets = kernel[0] * kernel[1] * kernel[2]
     n_in, n_out = len(coords), len(keys)
-    if coords.device.type == "cpu":
+    if tiled:
         o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
-        tiled = TiledPairs(*kernels.sort_pairs(o, i, k, n_offsets, n_out), n_out)
+        forth = TiledPairs(*kernels.sort_pairs(o, i, k, n_offsets, n_out), n_out)
         back = TiledPairs(*kernels.sort_pairs(i, o, k, n_offsets, n_in), n_in)
-        return keys, KernelMap(n_in, n_out, False, tiled, back)
-    return keys, KernelMap(n_in, n_out, False, listed=listed_by_offset(coarse, rows, steps, n_offsets))
+        return keys, KernelMap(n_in, n_out, False, forth, back)
+    return keys, KernelMap(n_in, n_out, False, listed=_listed_by_offset(coarse, rows, steps, n_offsets))
 
 
-def listed_by_offset(
+def _listed_by_offset(
     coarse: Tensor, rows: Tensor, steps: Tensor, n_offsets: int
 ) -> tuple[tuple[Tensor, Tensor], ...]:
     """Pairs in any order -> for each offset its output rows and input rows."""

@@ -28,6 +28,10 @@ class NativeSites:
         self._submanifold: dict[Triple, KernelMap] = {}
         self._strided: dict[tuple[Triple, Triple], tuple[NativeSites, KernelMap]] = {}
 
+    @staticmethod
+    def require() -> None:
+        """Nothing: this backend is always there."""
+
     @classmethod
     def build(cls, coords: Tensor, keys: Tensor) -> tuple[NativeSites, None]:
         """Sites of sorted distinct coordinates and their keys; their order is kept."""
@@ -38,7 +42,7 @@ class NativeSites:
     ) -> Tensor:
         """out(s) = base(s) + sum over offsets of in(s + offset) @ weight[offset], over active s + offset."""
         if kernel not in self._submanifold:
-            self._submanifold[kernel] = submanifold_map(self._keys, kernel)
+            self._submanifold[kernel] = submanifold_map(self._keys, kernel, self._tiled)
         return convolution(features, weight, self._submanifold[kernel], base)
 
     def coarser(self, kernel: Triple, stride: Triple) -> NativeSites:
@@ -57,15 +61,15 @@ class NativeSites:
 
     def _next(self, kernel: Triple, stride: Triple) -> tuple[NativeSites, KernelMap]:
         if (kernel, stride) not in self._strided:
-            keys, pairs = strided_map(self.coords, kernel, stride)
+            keys, pairs = strided_map(self.coords, kernel, stride, self._tiled)
             x, y, z = (a * b for a, b in zip(self.stride, stride, strict=True))
-            self._strided[kernel, stride] = NativeSites(unpack(keys), keys, (x, y, z)), pairs
+            self._strided[kernel, stride] = NativeSites(unpack(keys), keys, (x, y, z), self._tiled), pairs
         return self._strided[kernel, stride]
 
 
 def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None) -> Tensor:
     """base + features convolved with weight (K, C_in, C_out) over the pairs; (N_out, C_out)."""
-    if features.device.type != "cpu":
+    if pairs.tiled is None:
         return listed_convolution(features, weight, pairs, base)
     with torch.autocast("cpu", enabled=False):  # the kernels know float32 and float64 only
         features = features.to(weight.dtype)
@@ -80,12 +84,12 @@ def listed_convolution(
     """The convolution in torch operations. An output row occurs once per offset, so the sums have a fixed
     order.
     """
-    total = None if base is None else base.clone()
+    # A sum in the weights' precision, also where autocast makes the products narrower.
+    total = (
+        weight.new_zeros(pairs.n_out, weight.shape[2]) if base is None else base.to(weight.dtype, copy=True)
+    )
     for (rows_out, rows_in), matrix in zip(pairs.listed, weight, strict=True):
-        product = features[rows_in] @ matrix
-        if total is None:
-            total = product.new_zeros(pairs.n_out, weight.shape[2])
-        total = total.index_add(0, rows_out, product.to(total.dtype))
+        total.index_add_(0, rows_out, (features[rows_in] @ matrix).to(total.dtype))
     return total
 
 

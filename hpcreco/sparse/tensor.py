@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def use(backend: str) -> contextlib.AbstractContextManager[None]:
     Raises SparseError for a name that is not known or a backend that is not installed.
     """
     global _default
-    _sites_class(backend)
+    _sites_class(backend).require()
     before, _default = _default, backend
     return _restoring(before)
 
@@ -103,7 +103,7 @@ def backend() -> str:
     return _default
 
 
-def _sites_class(name: str) -> type:
+def _sites_class(name: str) -> Any:
     if name not in BACKENDS:
         raise SparseError(f"sparse.backend: {name!r} is not one of {', '.join(BACKENDS)}")
     module, attribute = BACKENDS[name].split(":")
