@@ -1,7 +1,7 @@
 """The MinkowskiEngine backend (Choy et al. 1904.08755): its coordinate manager and functions, our weights.
 
-MinkowskiEngine numbers kernel offsets with x running fastest and keeps the rows of every level in an order of its own; both are put
-right here, so that weights and results are those of the native backend.
+MinkowskiEngine numbers kernel offsets with x running fastest and keeps the rows of every level in an order of
+its own; both are put right here, so that weights and results are those of the native backend.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MinkowskiSites:
     """Active sites in MinkowskiEngine's order; its manager keeps the kernel maps of the level."""
 
     def __init__(self, manager: Any, key: Any, stride: Triple = (1, 1, 1)) -> None:
-        self._manager, self._key = manager, key
+        self._manager, self.key = manager, key
         self.stride = stride
         coords = manager.get_coordinates(key)
         cells = torch.tensor([1, *stride], dtype=coords.dtype, device=coords.device)
@@ -60,7 +60,8 @@ class MinkowskiSites:
     def build(cls, coords: Tensor, keys: Tensor) -> tuple[MinkowskiSites | NativeSites, Tensor | None]:
         """Sites of distinct coordinates and, for each of them in their order, its row of `coords`.
 
-        MinkowskiEngine refuses an empty set of coordinates: then the sites are native ones, on which nothing is computed.
+        MinkowskiEngine refuses an empty set of coordinates: then the sites are native ones, on which nothing is
+        computed.
         """
         me = engine()
         if not len(coords):
@@ -87,9 +88,9 @@ class MinkowskiSites:
         if (kernel, stride) not in self._coarser:
             x, y, z = (a * b for a, b in zip(self.stride, stride, strict=True))
             if stride == (1, 1, 1):
-                key = self._key
+                key = self.key
             else:
-                key = self._manager.stride(self._key, list(stride))
+                key = self._manager.stride(self.key, list(stride))
             self._coarser[kernel, stride] = MinkowskiSites(self._manager, key, (x, y, z))
         return self._coarser[kernel, stride]
 
@@ -113,6 +114,4 @@ class MinkowskiSites:
         generator = me.KernelGenerator(kernel_size=list(kernel), stride=list(stride), dilation=1, dimension=3)
         ours = weight.unflatten(0, kernel).transpose(0, 2).flatten(0, 2)  # x fastest
         mode = _convolution_mode()
-        return function.apply(
-            features.to(ours.dtype), ours, generator, mode, come._key, go._key, self._manager
-        )  # noqa: SLF001
+        return function.apply(features.to(ours.dtype), ours, generator, mode, come.key, go.key, self._manager)

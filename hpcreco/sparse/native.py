@@ -17,13 +17,16 @@ from hpcreco.sparse.tensor import Triple, unpack
 
 
 class NativeSites:
-    """Active sites in the order of their packed coordinates; every kernel map is built once and shared by
-    all layers of the level.
+    """Active sites in the order of their packed coordinates; every kernel map is built once and shared by all
+    layers of the level. tiled: numba kernels (CPU only) or torch operations; None: by device.
     """
 
-    def __init__(self, coords: Tensor, keys: Tensor, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(
+        self, coords: Tensor, keys: Tensor, stride: Triple = (1, 1, 1), tiled: bool | None = None
+    ) -> None:
         self.coords = coords
         self.stride = stride
+        self._tiled = coords.device.type == "cpu" if tiled is None else tiled
         self._keys = keys
         self._submanifold: dict[Triple, KernelMap] = {}
         self._strided: dict[tuple[Triple, Triple], tuple[NativeSites, KernelMap]] = {}
