@@ -18,6 +18,7 @@ from hpcreco.data.batch import Batch
 from hpcreco.data.dataset import EventDataset
 from hpcreco.data.loader import Loader
 from hpcreco.data.plan import Share, StepPlanner, share
+from hpcreco.nn.normalisation import synchronise
 from hpcreco.parallel import Parallel
 from hpcreco.train.state import Progress
 from hpcreco.train.task import Pace, Stage, Task
@@ -122,9 +123,7 @@ class Session:
             model = model.double()
         model = model.to(self.parallel.device)
         if self.run.parallel.sync_batch_norm and self.parallel.size > 1:
-            for module in model.modules():
-                if hasattr(module, "reduce"):
-                    module.reduce = self.parallel.sum
+            synchronise(model, self.parallel.sum)
         return model
 
     def planner(self, stage: int) -> StepPlanner:

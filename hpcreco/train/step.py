@@ -21,6 +21,8 @@ class TrainingError(RuntimeError):
     """Training cannot go on."""
 
     exit_code = 1
+    everywhere = False
+    quiet = False
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,18 @@ class Stepper:
         norm = float(nn.utils.clip_grad_norm_(self._trainable, self._run.grad_clip or float("inf")))
         loss = sums.loss()
         if not (np.isfinite(loss) and np.isfinite(norm)):
-            raise TrainingError(
-                f"stage {self._stage.name}, step {step}: the loss is {loss} and the gradient's norm {norm}; the last "
-                "checkpoint is untouched. Lower the learning rate, set train.grad_clip, or look for bad input with "
-                "`hpcreco validate`"
-            )
+            self._refuse(step, loss, norm)
         self._optimization.optimizer.step()
         return Taken(sums, control, norm)
+
+    def _refuse(self, step: int, loss: float, norm: float) -> None:
+        error = TrainingError(
+            f"stage {self._stage.name}, step {step}: the loss is {loss} and the gradient's norm {norm}; the last "
+            "checkpoint is untouched. Lower the learning rate, set train.grad_clip, or look for bad input with "
+            "`hpcreco validate`"
+        )
+        error.everywhere, error.quiet = True, self._parallel.rank != 0  # every rank sees the same numbers
+        raise error
 
     def _forward(self, batch: Batch, context: Context, sums: Sums) -> Outcome:
         batch = cast(batch, self._parallel.device, self._dtype)

@@ -1,0 +1,67 @@
+"""The run lock: one holder, taken over from the dead, waited for by the requeued."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from hpcreco.train.lock import LockError, RunLock
+
+
+def foreign(path, **changes):
+    holder = {"host": "elsewhere", "pid": 1, "started": "0", "job": "7", **changes}
+    path.write_text(json.dumps(holder))
+
+
+def test_a_second_holder_is_refused_by_name(tmp_path):
+    with RunLock(tmp_path), pytest.raises(LockError, match=f"process {os.getpid()}"), RunLock(tmp_path):
+        pass
+    assert not (tmp_path / ".lock").exists()
+    with RunLock(tmp_path):
+        pass
+
+
+def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path):
+    code = "import sys,os; from hpcreco.train.lock import RunLock; from pathlib import Path; RunLock(Path(sys.argv[1])).__enter__(); os._exit(9)"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert (tmp_path / ".lock").exists()
+    began = time.monotonic()
+    with RunLock(tmp_path):
+        assert time.monotonic() - began < 5
+
+
+def test_a_reused_process_number_is_not_the_old_process(tmp_path):
+    with RunLock(tmp_path):
+        me = json.loads((tmp_path / ".lock").read_text())
+    (tmp_path / ".lock").write_text(json.dumps({**me, "started": "1"}))
+    with RunLock(tmp_path):
+        pass
+
+
+def test_another_host_holds_it_as_long_as_its_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    foreign(tmp_path / ".lock")
+    with pytest.raises(LockError, match="host elsewhere"), RunLock(tmp_path, stale=30):
+        pass
+    os.utime(tmp_path / ".lock", (time.time() - 60, time.time() - 60))
+    with RunLock(tmp_path, stale=30):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_requeued_job_waits_for_its_earlier_attempt(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    foreign(tmp_path / ".lock")
+    threading.Timer(0.6, (tmp_path / ".lock").unlink).start()
+    began = time.monotonic()
+    with RunLock(tmp_path, heartbeat=0.1):
+        assert time.monotonic() - began > 0.4
+
+
+def test_the_heart_beats(tmp_path):
+    with RunLock(tmp_path, heartbeat=0.05):
+        os.utime(tmp_path / ".lock", (1, 1))
+        time.sleep(0.5)
+        assert (tmp_path / ".lock").stat().st_mtime > 1

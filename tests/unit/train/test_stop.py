@@ -1,0 +1,36 @@
+"""Requests to stop: signals and the job's time limit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hpcreco.train.stop import Stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_is_remembered_and_the_old_handler_comes_back(number):
+    before = signal.getsignal(number)
+    with Stop({}) as stop:
+        assert not stop.requested()
+        os.kill(os.getpid(), number)
+        assert stop.requested()
+        assert stop.reason == signal.Signals(number).name
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_signal_ends_the_process():
+    code = "import os,signal,time\nfrom hpcreco.train.stop import Stop\nwith Stop({}):\n os.kill(os.getpid(),15)\n print('one',flush=True)\n os.kill(os.getpid(),15)\n print('two')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout == "one\n"
+
+
+def test_the_time_limit_leaves_room_for_steps_and_a_save():
+    stop = Stop({"SLURM_JOB_END_TIME": str(int(time.time()) + 100)}, save_margin=30)
+    assert not stop.requested()
+    stop.step_took(30.0)
+    assert stop.requested()
+    assert "time limit" in stop.reason
