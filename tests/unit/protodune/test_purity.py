@@ -170,7 +170,7 @@ def test_scan_is_a_cut_on_the_feature():
         assert scan.purity[k] == pytest.approx(truth[called].mean())
         assert scan.efficiency[k] == pytest.approx((called & truth).sum() / truth.sum())
     metrics = pytest.importorskip("sklearn.metrics")
-    auc, break_even, cut = scan.result()
+    auc, break_even, cut, _, _ = scan.result()
     assert auc == pytest.approx(metrics.average_precision_score(truth, np.maximum(feature, 0)), abs=0.01)
     called = np.argsort(-feature)[: truth.sum()]
     assert break_even == pytest.approx(truth[called].mean(), abs=0.02)

@@ -89,10 +89,17 @@ class Scan:
         self.efficiency += efficiency
         self.n_events += 1
 
-    def result(self) -> tuple[float, float, float]:
-        """auc_pe and break-even of the mean curve, and the cut nearest to the break-even. NaN without events."""
+    def curve(self) -> tuple[np.ndarray, np.ndarray]:
+        """Purity and efficiency (N_CUTS,), the mean over events; NaN without events."""
         if self.n_events == 0:
-            return float("nan"), float("nan"), float("nan")
-        purity, efficiency = self.purity / self.n_events, self.efficiency / self.n_events
-        cut = int(np.argmin(np.abs(purity - efficiency)))
-        return float(area(purity, efficiency)), crossing(purity, efficiency), cut_value(cut)
+            return np.full(N_CUTS, np.nan), np.full(N_CUTS, np.nan)
+        return self.purity / self.n_events, self.efficiency / self.n_events
+
+    def result(self) -> tuple[float, float, float, float, float]:
+        """auc_pe and break-even of the mean curve; the cut nearest to the break-even, its purity and efficiency."""
+        purity, efficiency = self.curve()
+        if self.n_events == 0:
+            return (float("nan"),) * 5
+        k = int(np.argmin(np.abs(purity - efficiency)))
+        auc, even = float(area(purity, efficiency)), crossing(purity, efficiency)
+        return auc, even, cut_value(k), float(purity[k]), float(efficiency[k])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,6 +37,10 @@ class ScoredEvent:
     charge: np.ndarray | None = None
     missed: int | None = None
     missed_charge: float = 0.0
+
+    def reordered(self, columns: Sequence[int]) -> ScoredEvent:
+        """The same event with its feature columns in this order."""
+        return self if list(columns) == sorted(columns) else replace(self, features=self.features[:, columns])
 
 
 @dataclass
