@@ -13,7 +13,11 @@ from torch import Tensor
 COORDINATES = "coords"  # integer fields of this name get the event's slot prepended as their first column
 
 # torch has no arithmetic for unsigned integers wider than a byte
-_SIGNED = {np.dtype("u2"): np.dtype("i4"), np.dtype("u4"): np.dtype("i8"), np.dtype("u8"): np.dtype("i8")}
+_SIGNED: dict[np.dtype, np.dtype] = {
+    np.dtype("u2"): np.dtype("i4"),
+    np.dtype("u4"): np.dtype("i8"),
+    np.dtype("u8"): np.dtype("i8"),
+}
 
 
 class BatchError(ValueError):
@@ -133,7 +137,7 @@ def _stack(parts: Sequence[np.ndarray], name: str) -> np.ndarray:
         described = ", ".join(sorted(f"{dtype}{list(shape)}" for dtype, shape in kinds))
         raise BatchError(f"{name}: the events of one batch differ in dtype or width: {described}")
     array = np.concatenate(parts)
-    dtype = array.dtype.newbyteorder("=")
+    dtype: np.dtype = array.dtype.newbyteorder("=")
     return np.ascontiguousarray(array, _SIGNED.get(dtype, dtype))
 
 

@@ -86,7 +86,9 @@ class StepPlanner:
         if mode not in MODES:
             raise PlanError(f"step mode {mode!r}: expected one of {', '.join(MODES)}")
         if not size > 0 or (mode != "cost" and size != int(size)):
-            raise PlanError(f"step size {size!r}: expected a positive {'number' if mode == 'cost' else 'integer'}")
+            raise PlanError(
+                f"step size {size!r}: expected a positive {'number' if mode == 'cost' else 'integer'}"
+            )
         if len(self.costs) != self.first[-1]:
             raise PlanError(f"{len(self.costs)} costs for {self.first[-1]} events")
         if len(self.costs) == 0:
@@ -206,9 +208,7 @@ def micro_batches(costs: Sequence[float], budget: float | None, count: int | Non
     return cut
 
 
-def share(
-    step: Step, rank: int, ranks: int, budget: float | None = None, whole_files: bool = False
-) -> Share:
+def share(step: Step, rank: int, ranks: int, budget: float | None = None, whole_files: bool = False) -> Share:
     """This rank's part of `step`; the draw of its events is the step's epoch."""
     shares = split(step.refs, step.costs, ranks, whole_files)
     costs = [[step.costs[i] for i in part] for part in shares]

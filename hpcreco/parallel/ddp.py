@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpcreco import collective
-from hpcreco.parallel import rendezvous
+from hpcreco.parallel import ParallelError, rendezvous
 from hpcreco.world import World, WorldError
 
 # Long enough for any step: the watchdog, which knows `parallel.timeout`, ends a job that hangs.
@@ -52,8 +54,9 @@ class Ddp:
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over ranks."""
         hosted = [self._hosted(tensor) for tensor in tensors]
-        for work in [dist.all_reduce(tensor, async_op=True) for tensor in hosted]:
-            work.wait()
+        with _together():
+            for work in [dist.all_reduce(tensor, async_op=True) for tensor in hosted]:
+                work.wait()
         self._return(tensors, hosted)
 
     def sum(self, tensor: Tensor) -> Tensor:
@@ -65,25 +68,28 @@ class Ddp:
     def broadcast_(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Replace each tensor by the root's."""
         hosted = [self._hosted(tensor) for tensor in tensors]
-        for work in [dist.broadcast(tensor, root, async_op=True) for tensor in hosted]:
-            work.wait()
+        with _together():
+            for work in [dist.broadcast(tensor, root, async_op=True) for tensor in hosted]:
+                work.wait()
         self._return(tensors, hosted)
 
     def broadcast_object(self, value: Any, root: int = 0) -> Any:
         """The root's `value`, on every rank."""
         box = [value]
-        dist.broadcast_object_list(box, root, device=torch.device("cpu"))
+        with _together():
+            dist.broadcast_object_list(box, root, device=torch.device("cpu"))
         return value if self.rank == root else box[0]
 
     def gather_object(self, value: Any, root: int = 0) -> list[Any] | None:
         """The values of all ranks in rank order at the root, None elsewhere."""
         box: list[Any] | None = [None] * self.size if self.rank == root else None
-        dist.gather_object(value, box, root)
+        with _together():
+            dist.gather_object(value, box, root)
         return box
 
     def barrier(self) -> None:
         """Return once every rank has called it."""
-        dist.all_reduce(torch.zeros(1))
+        self.sum_([torch.zeros(1)])
 
     def abort(self, code: int) -> None:
         """End all ranks; without MPI the launcher ends the others when this one is gone."""
@@ -109,12 +115,17 @@ class Ddp:
                 tensor.detach().copy_(result)
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    """A broken connection, said in our words."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ParallelError(f"lost another rank, see its own message ({error})") from error
+
+
 def _mpi(world: World) -> collective.Collective | None:
     """MPI's ranks, where the launcher starts MPI programs and mpi4py is there to ask."""
-    if world.size == 1 or world.launcher == "torchrun":
-        return None
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
+    if world.size == 1 or world.launcher == "torchrun" or importlib.util.find_spec("mpi4py") is None:
         return None
     return collective.connect(world)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hpcreco import collective
+from hpcreco.parallel import ParallelError
 from hpcreco.world import World, WorldError
 
 
@@ -114,7 +115,10 @@ class Horovod:
         self._hvd.shutdown()
 
     def _wait(self, handle: int) -> Any:
-        return self._hvd.synchronize(handle)
+        try:
+            return self._hvd.synchronize(handle)
+        except self._hvd.HorovodInternalError as error:
+            raise ParallelError(f"lost another rank, see its own message ({error})") from error
 
     def _hosted(self, tensor: Tensor) -> Tensor:
         """`tensor` as Horovod can take it: contiguous, and on the CPU unless NCCL is built in."""

@@ -8,17 +8,14 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch.distributed import Store, TCPStore
 
 from hpcreco.collective import Collective
 from hpcreco.world import World, WorldError
 
-if TYPE_CHECKING:
-    from _typeshed import StrPath
-
 WAIT = timedelta(seconds=300)  # for all ranks to appear
+_TRY = timedelta(seconds=5)  # for a connection to an address that may be a dead job's
 
 
 def meet(world: World, mpi: Collective | None, output_dir: Path | None = None) -> Store:
@@ -72,9 +69,8 @@ def address_file(world: World, output_dir: Path | None, environ: Mapping[str, st
     return output_dir / f".rendezvous-{job}"
 
 
-def _meet_by_file(world: World, path: StrPath) -> Store:
+def _meet_by_file(world: World, path: Path) -> Store:
     """Rank 0 writes its address; the others try what they read until it is that of a living rank 0."""
-    path = Path(path)
     if world.rank == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         store = _serve(world)
@@ -90,8 +86,8 @@ def _meet_by_file(world: World, path: StrPath) -> Store:
     reason: Exception | str = "rank 0 never wrote it"
     while time.monotonic() < end:
         try:
-            host, port = path.read_text().split()
-            store = _join(world, (host, int(port)), timedelta(seconds=2))
+            address, number = path.read_text().split()
+            store = _join(world, (address, int(number)), _TRY)
             store.set(f"joined/{world.rank}", "yes")
             store.set_timeout(WAIT)
             return store

@@ -65,8 +65,9 @@ class Watchdog:
     def _end(self) -> None:
         since = "its start" if self._step < 0 else f"step {self._step}"
         print(
-            f"hpcreco: error: rank {self._parallel.rank} of {self._parallel.size} on {socket.gethostname()}: no progress "
-            f"for {self._timeout:g} s since {since}; another rank may be dead or stopped, or a file system hangs. "
+            f"hpcreco: error: rank {self._parallel.rank} of {self._parallel.size} on {socket.gethostname()}: "
+            f"no progress for {self._timeout:g} s since {since}; "
+            "another rank may be dead or stopped, or a file system hangs. "
             "Ending the job; continue with --resume, and raise parallel.timeout if steps take so long",
             file=sys.stderr,
             flush=True,

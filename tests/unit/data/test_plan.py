@@ -1,0 +1,221 @@
+"""A step is a pure function of (seed, stage, epoch, position); an epoch has every event once; shares add up to the step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpcreco.data.batch import Ref
+from hpcreco.data.plan import PlanError, StepPlanner, efficiency, micro_batches, share, split, sweep
+
+
+@dataclass(frozen=True)
+class Files:
+    first: np.ndarray
+
+
+def files(sizes: list[int]) -> Files:
+    return Files(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+SIZES = [3, 0, 2, 5, 1, 4, 0, 6]
+COSTS = np.random.default_rng(5).integers(0, 40, sum(SIZES)).astype(float)
+EVERY = {Ref(s, e) for s, size in enumerate(SIZES) for e in range(size)}
+
+
+def planner(mode: str, size: float, seed: int = 1, stage: int = 0, **kw) -> StepPlanner:
+    return StepPlanner(files(SIZES), COSTS, mode, size, seed, stage, **kw)
+
+
+def epoch_of(plan: StepPlanner, ranks: int, epoch: int = 0) -> list:
+    steps, position = [], 0
+    while position < plan.units:
+        steps.append(plan.step(epoch, position, ranks))
+        position = steps[-1].next_position
+    return steps
+
+
+MODES = [("files", 1), ("files", 2), ("events", 4), ("cost", 50.0), ("cost", 1e-3), ("cost", 1e9)]
+
+
+@pytest.mark.parametrize(("mode", "size"), MODES)
+@pytest.mark.parametrize("ranks", [1, 3, 4])
+def test_an_epoch_has_every_event_exactly_once(mode, size, ranks):
+    plan = planner(mode, size)
+    for epoch in (0, 7):
+        steps = epoch_of(plan, ranks, epoch)
+        seen = Counter(ref for step in steps for ref in step.refs)
+        assert set(seen) == EVERY
+        assert set(seen.values()) == {1}
+        assert [step.last for step in steps] == [False] * (len(steps) - 1) + [True]
+        assert plan.steps_in(epoch, ranks) == len(steps)
+        for number, step in enumerate(steps):
+            assert plan.steps_before(epoch, step.position, ranks) == number
+            assert step.costs == tuple(COSTS[plan.first[ref.shard] + ref.event] for ref in step.refs)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("events", 4), ("cost", 50.0)])
+def test_steps_of_fixed_size_or_cost_do_not_depend_on_the_number_of_ranks(mode, size):
+    plan = planner(mode, size)
+    assert epoch_of(plan, 1) == epoch_of(plan, 5)
+
+
+def test_a_step_of_fixed_cost_keeps_to_the_budget_unless_one_event_exceeds_it():
+    for step in epoch_of(planner("cost", 50.0), 1):
+        assert sum(step.costs) <= 50 or len(step.refs) == 1
+    assert all(len(step.refs) == 1 for step in epoch_of(planner("cost", 1e-3), 1) if max(step.costs) > 0)
+
+
+def test_one_file_per_rank_and_step_and_the_last_step_is_short_without_repeats():
+    plan = planner("files", 1)
+    steps = epoch_of(plan, 4)  # 6 files that are not empty
+    assert [len({ref.shard for ref in step.refs}) for step in steps] == [4, 2]
+    for step in steps:
+        shards = [
+            {ref.shard for refs, _ in share(step, rank, 4, whole_files=True).micro_batches for ref in refs}
+            for rank in range(4)
+        ]
+        assert sorted(map(len, shards)) == sorted(
+            [1] * len(set.union(*shards)) + [0] * (4 - len(set.union(*shards)))
+        )
+
+
+def test_a_mid_epoch_position_goes_on_at_the_right_file_with_other_ranks():
+    plan = planner("files", 1)
+    first = plan.step(3, 0, 2)
+    rest = []
+    position = first.next_position
+    while position < plan.units:
+        step = plan.step(3, position, 3)
+        rest += step.refs
+        position = step.next_position
+    assert len(first.refs) + len(rest) == len(EVERY)
+    assert set(first.refs) | set(rest) == EVERY
+
+
+@pytest.mark.parametrize(("mode", "size"), MODES)
+def test_a_step_is_a_pure_function_of_seed_stage_epoch_and_position(mode, size):
+    one, two = planner(mode, size), planner(mode, size)
+    wanted = epoch_of(one, 2, epoch=4)
+    assert two.step(4, wanted[-1].position, 2) == wanted[-1]  # asked for alone, out of order
+    assert two.step(0, 0, 2) == one.step(0, 0, 2)
+
+
+def test_epochs_seeds_and_stages_shuffle_differently():
+    orders = [
+        tuple(ref for step in epoch_of(plan, 1, epoch) for ref in step.refs)
+        for plan, epoch in [
+            (planner("events", 4), 0),
+            (planner("events", 4), 1),
+            (planner("events", 4, seed=2), 0),
+            (planner("events", 4, stage=1), 0),
+        ]
+    ]
+    assert len(set(orders)) == 4
+    plain = [ref for step in epoch_of(planner("events", 4, shuffle=False), 1) for ref in step.refs]
+    assert plain == sorted(EVERY)
+
+
+def test_the_stream_goes_on_over_epochs_and_from_any_position():
+    plan = planner("events", 4)
+    stream = plan.stream(2, 8, ranks=1)
+    taken = [next(stream) for _ in range(6)]
+    assert taken[0] == plan.step(2, 8, 1)
+    ends = [number for number, step in enumerate(taken) if step.last]
+    assert taken[ends[0] + 1] == plan.step(3, 0, 1)
+    assert next(plan.stream(0, plan.units)) == plan.step(1, 0, 1)
+
+
+costs_and_ranks = st.tuples(
+    st.lists(st.floats(0, 1e6, allow_nan=False), min_size=0, max_size=40), st.integers(1, 9)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(costs_and_ranks)
+def test_a_split_is_a_partition_within_the_bound_of_the_rule(drawn):
+    costs, ranks = drawn
+    refs = [Ref(n // 3, n % 3) for n in range(len(costs))]
+    shares = split(refs, costs, ranks)
+    assert sorted(i for part in shares for i in part) == list(range(len(costs)))
+    assert all(part == sorted(part) for part in shares)
+    loads = [sum(costs[i] for i in part) for part in shares]
+    # Graham: no list schedule exceeds mean + largest
+    assert max(loads) <= sum(costs) / ranks + max(costs, default=0) + 1e-6
+    whole = split(refs, costs, ranks, whole_files=True)
+    assert sorted(i for part in whole for i in part) == list(range(len(costs)))
+    homes = [{refs[i].shard for i in part} for part in whole]
+    assert sum(map(len, homes)) == len(set().union(*homes))
+
+
+def test_equal_costs_give_equal_shares_even_when_nothing_costs_anything():
+    for cost in (0.0, 2.0):
+        parts = split([Ref(0, n) for n in range(8)], [cost] * 8, 4)
+        assert [len(part) for part in parts] == [2] * 4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.floats(0, 100), max_size=30), st.floats(0.1, 150))
+def test_micro_batches_keep_order_and_budget(costs, budget):
+    cut = micro_batches(costs, budget)
+    assert [i for batch in cut for i in batch] == list(range(len(costs)))
+    assert all(len(batch) == 1 or sum(costs[i] for i in batch) <= budget for batch in cut)
+    padded = micro_batches(costs, budget, len(cut) + 2)
+    assert padded == [*cut, [], []]
+    with pytest.raises(PlanError):
+        micro_batches([1.0, 1.0], 1.0, 1)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 5, 30])
+@pytest.mark.parametrize("budget", [None, 30.0])
+def test_all_ranks_run_the_same_number_of_micro_batches_and_together_the_step(ranks, budget):
+    step = planner("events", 12).step(0, 0, ranks)
+    shares = [share(step, rank, ranks, budget) for rank in range(ranks)]
+    assert len({len(part.micro_batches) for part in shares}) == 1
+    assert len(shares[0].micro_batches) >= 1
+    together = [ref for part in shares for refs, _ in part.micro_batches for ref in refs]
+    assert sorted(together) == sorted(step.refs)
+    assert len({part.efficiency for part in shares}) == 1
+
+
+def test_a_sweep_takes_every_event_once_and_keeps_files_together_when_asked():
+    for whole in (False, True):
+        shares = [sweep(files(SIZES), COSTS, rank, 3, 60.0, whole) for rank in range(3)]
+        per_rank = [
+            [ref for part in mine for refs, _ in part.micro_batches for ref in refs] for mine in shares
+        ]
+        assert sorted(ref for refs in per_rank for ref in refs) == sorted(EVERY)
+        assert all(refs == sorted(refs) for refs in per_rank)
+        homes = [{ref.shard for ref in refs} for refs in per_rank]
+        if whole:
+            assert sum(map(len, homes)) == len(set().union(*homes))
+
+
+def test_efficiency_is_mean_over_largest():
+    assert efficiency([1.0, 1.0, 4.0]) == 0.5
+    assert efficiency([0.0, 0.0]) == 1.0
+
+
+def test_settings_that_make_no_plan_are_refused():
+    for mode, size in [("shards", 1), ("files", 0), ("events", 1.5), ("cost", -1.0), ("cost", float("nan"))]:
+        with pytest.raises(PlanError):
+            planner(mode, size)
+    with pytest.raises(PlanError, match="empty"):
+        StepPlanner(files([0, 0]), np.zeros(0), "files", 1, 0)
+    with pytest.raises(PlanError, match="costs"):
+        StepPlanner(files([2]), np.zeros(3), "files", 1, 0)
+    with pytest.raises(PlanError, match="finite"):
+        StepPlanner(files([2]), np.array([1.0, np.nan]), "files", 1, 0)
+    with pytest.raises(PlanError, match="position"):
+        planner("events", 2).step(0, 21, 1)
+
+
+def test_the_order_of_a_seed_never_changes():
+    """Golden: a resumed run may use another version of numpy."""
+    first = planner("files", 1).step(0, 0, 6)
+    assert list(dict.fromkeys(ref.shard for ref in first.refs)) == [5, 3, 0, 2, 7, 4]
