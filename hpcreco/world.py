@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 class WorldError(RuntimeError):
     """The environment contradicts itself, or the processes that came up are not the ones that were
-    promised."""
+    promised.
+    """
 
     exit_code = 1
 
@@ -134,7 +135,8 @@ def _array_task(environ: Mapping[str, str]) -> tuple[int, int]:
 
 def _slurm_local_size(environ: Mapping[str, str]) -> int:
     """Tasks on this node, from Slurm's "4(x2),3" and the number of this node in the step; 1 when it does not
-    say."""
+    say.
+    """
     text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     counts: list[int] = []
     for count, _, repeat in re.findall(r"(\d+)(\(x(\d+)\))?", text):

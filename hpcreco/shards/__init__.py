@@ -1,0 +1,33 @@
+"""Shards: HDF5 files of events, one mechanics for every schema.
+
+A schema (`Schema`, `Table`, `Field`, `Attribute`) says what a format holds. `ShardWriter` writes a file
+atomically with a content digest; `Shard` reads single events; `index` and `Pool` make many files one;
+`validate` lists what is wrong.
+"""
+
+from hpcreco.shards.artefact import Artefact, read_artefact, write_artefact
+from hpcreco.shards.indexes import Index, Pool, index
+from hpcreco.shards.reader import Shard
+from hpcreco.shards.schema import Attribute, Field, Schema, ShardError, Table
+from hpcreco.shards.temporary import atomic, remove_dead
+from hpcreco.shards.validation import validate
+from hpcreco.shards.writer import ShardWriter
+
+__all__ = [
+    "Artefact",
+    "Attribute",
+    "Field",
+    "Index",
+    "Pool",
+    "Schema",
+    "Shard",
+    "ShardError",
+    "ShardWriter",
+    "Table",
+    "atomic",
+    "index",
+    "read_artefact",
+    "remove_dead",
+    "validate",
+    "write_artefact",
+]

@@ -1,0 +1,148 @@
+"""Many shards as one: which events there are and how large, from metadata alone; and a pool of open files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcreco.shards.reader import Shard
+from hpcreco.shards.schema import Schema, ShardError
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of many shards without reading their events. Built on one rank, broadcast to the
+    others.
+    """
+
+    paths: tuple[str, ...]
+    sizes: np.ndarray  # int64 (n_shards): bytes
+    digests: tuple[str, ...]
+    event_ids: np.ndarray  # int64 (n_events), shard after shard
+    first: np.ndarray  # int64 (n_shards + 1): global number of each shard's first event
+    rows: dict[str, np.ndarray]  # table -> int64 (n_events)
+
+    @property
+    def n_shards(self) -> int:
+        return len(self.paths)
+
+    @property
+    def n_events(self) -> int:
+        return int(self.first[-1])
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the shards' content digests, in order."""
+        return hashlib.sha256("\n".join(self.digests).encode()).hexdigest()
+
+    def locate(self, event: int) -> tuple[int, int]:
+        """(shard, event in the shard) of a global event number."""
+        if not 0 <= event < self.n_events:
+            raise ShardError(
+                f"event {event} asked for, the {self.n_shards} shards have 0..{self.n_events - 1}"
+            )
+        shard = int(np.searchsorted(self.first, event, side="right")) - 1
+        return shard, int(event - self.first[shard])
+
+
+def index(paths: Iterable[str | os.PathLike[str]], schema: Schema | None = None) -> Index:
+    """The index of shards of one format, in the order given.
+
+    A table that a shard lacks (it is optional) counts no rows there. Raises ShardError for a shard that
+    cannot be used, or whose format differs from the others'.
+    """
+    names, sizes, digests, ids, rows = [], [], [], [], []
+    format_: tuple[str, int, str] | None = None
+    for path in map(Path, paths):
+        with Shard(path, schema) as shard:
+            found = (shard.format, shard.attributes["version"], str(path))
+            format_ = format_ or found
+            if found[:2] != format_[:2]:
+                raise ShardError(
+                    f"{path} is {found[0]} version {found[1]}, {format_[2]} is {format_[0]} version {format_[1]}"
+                )
+            names.append(str(path))
+            sizes.append(path.stat().st_size)
+            digests.append(shard.digest)
+            ids.append(shard.event_ids)
+            rows.append({table: shard.rows(table) for table in shard.tables})
+    counts = [len(numbers) for numbers in ids]
+    tables = sorted({table for shard_rows in rows for table in shard_rows})
+    return Index(
+        paths=tuple(names),
+        sizes=np.array(sizes, np.int64),
+        digests=tuple(digests),
+        event_ids=_joined(ids),
+        first=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
+        rows={
+            t: _joined([r.get(t, np.zeros(n, np.int64)) for r, n in zip(rows, counts, strict=True)])
+            for t in tables
+        },
+    )
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+class Pool:
+    """At most `limit` open shards of an index in this process, the least recently used closed first.
+
+    Thread-safe, and safe to send to another process: handles are opened where they are used, never inherited.
+    """
+
+    def __init__(self, index: Index, schema: Schema | None = None, limit: int = 64) -> None:
+        self.index = index
+        self.schema = schema
+        self.limit = max(1, limit)
+        self._reset()
+
+    def _reset(self) -> None:
+        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"index": self.index, "schema": self.schema, "limit": self.limit}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def shard(self, number: int) -> Shard:
+        """The open shard; it may be closed as soon as other shards are asked for, so read through the
+        pool.
+        """
+        if self._process != os.getpid():  # forked: the parent's handles are not ours to use or to close
+            self._reset()
+        with self._lock:
+            if number not in self._open:
+                opened = Shard(self.index.paths[number], self.schema)
+                if opened.digest != self.index.digests[number]:
+                    opened.close()
+                    raise ShardError(f"{opened.path}: replaced since the index was built; start again")
+                self._open[number] = opened
+                while len(self._open) > self.limit:
+                    self._open.popitem(last=False)[1].close()
+            self._open.move_to_end(number)
+            return self._open[number]
+
+    def read(
+        self, number: int, event: int, table: str, fields: Iterable[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Like Shard.read, of shard `number`."""
+        with self._lock:
+            return self.shard(number).read(event, table, fields)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].close()

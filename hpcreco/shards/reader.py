@@ -1,0 +1,235 @@
+"""Read one shard: only what is asked for, event by event."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hpcreco.shards import attributes as _attributes
+from hpcreco.shards.direct import DirectDataset, direct
+from hpcreco.shards.schema import EVENTS, ID, Field, Schema, ShardError
+
+_CHUNK_CACHE = 1 << 20  # bytes per dataset: the edge chunk between neighbouring events, no more
+
+
+@contextlib.contextmanager
+def reading(path: Path, name: str = "") -> Iterator[None]:
+    """Turn what HDF5 raises on a damaged file into a ShardError that names file and dataset."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError) as error:
+        if isinstance(error, ShardError):
+            raise
+        what = f"{path}: {name}" if name else str(path)
+        reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
+        raise ShardError(f"{what} cannot be read ({reason}); the file is damaged, make it again") from error
+
+
+def open_hdf5(path: Path) -> Any:
+    """Open for reading by many processes at once, also where the file system is read-only or knows no
+    locks.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise ShardError(f"{path}: no such file")
+    try:
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ShardError(
+            f"{path}: not a readable HDF5 file, truncated or of another kind ({reason})"
+        ) from error
+
+
+def check_identity(path: Path, attributes: dict[str, Any], schema: Schema | None) -> None:
+    """Raises ShardError for a file that is not ours, not complete, or not of this schema."""
+    format_, version = attributes.get("format"), attributes.get("version")
+    if not isinstance(format_, str) or not format_.startswith("hpcreco/") or version is None:
+        raise ShardError(
+            f"{path}: an HDF5 file without hpcreco's `format` and `version`; `hpcreco convert` may help"
+        )
+    if attributes.get("complete") != 1:
+        raise ShardError(f"{path}: incomplete, its writer did not finish; remove it and make it again")
+    if schema is None:
+        return
+    if format_ != schema.format:
+        raise ShardError(
+            f"{path}: format is {format_}, expected {schema.format}; give a file of that product"
+        )
+    if version != schema.version:
+        raise ShardError(f"{path}: {format_} version {version}, expected {schema.version}; make it again")
+    missing = [a.name for a in schema.attributes if a.required and a.name not in attributes]
+    if missing:
+        raise ShardError(f"{path}: attribute {missing[0]!r} of {format_} is missing; make the file again")
+
+
+class Shard:
+    """A complete shard, open for reading. Reads are thread-safe; a context manager closes it.
+
+    Raises ShardError, naming the path and a remedy, for a file that is truncated, incomplete or of another
+    schema.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], schema: Schema | None = None) -> None:
+        self.path = Path(path)
+        self.schema = schema
+        self._file = open_hdf5(self.path)
+        self._descriptor = -1
+        self._offsets: dict[str, np.ndarray] = {}
+        self._columns: dict[tuple[str, str], Any] = {}
+        try:
+            with reading(self.path, "the header"):
+                self.attributes: dict[str, Any] = _attributes.load(self._file)
+            check_identity(self.path, self.attributes, schema)
+            with reading(self.path, f"{EVENTS}/{ID}"):
+                self.n_events: int = self._file[EVENTS][ID].shape[0]
+            if schema is not None:
+                self._check_tables(schema)
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_tables(self, schema: Schema) -> None:
+        for table, field in schema.fields():
+            needed = not field.optional and (not table.optional or self.has(table.name))
+            if needed and not self.has(table.name, field.name):
+                raise ShardError(f"{self.path}: {table.name}/{field.name} of {schema.format} is missing")
+            if self.has(table.name, field.name):
+                self._check_field(table.name, field)
+
+    def _check_field(self, table: str, field: Field) -> None:
+        dataset = self._file[table][field.name]
+        where = f"{self.path}: {table}/{field.name}"
+        if dataset.dtype != np.dtype(field.dtype):
+            raise ShardError(f"{where} has type {dataset.dtype}, expected {field.dtype}; make the file again")
+        if dataset.ndim != (1 if field.columns is None else 2):
+            raise ShardError(
+                f"{where} has shape {dataset.shape}, expected {'(n,)' if field.columns is None else '(n, k)'}"
+            )
+        if field.columns and dataset.shape[1] != len(field.columns):
+            raise ShardError(f"{where} has {dataset.shape[1]} columns, expected {', '.join(field.columns)}")
+
+    def __enter__(self) -> Shard:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._columns.clear()
+        if self._file is not None:
+            with contextlib.suppress(OSError, RuntimeError):
+                self._file.close()
+            self._file = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @property
+    def format(self) -> str:
+        return self.attributes["format"]
+
+    @property
+    def digest(self) -> str:
+        """The content digest recorded when the shard was written."""
+        return self.attributes["content_digest"]
+
+    @property
+    def event_ids(self) -> np.ndarray:
+        """int64 (n_events): each event's number in the file it came from."""
+        with reading(self.path, f"{EVENTS}/{ID}"):
+            return np.asarray(self._file[EVENTS][ID][:], np.int64)
+
+    @property
+    def tables(self) -> dict[str, tuple[str, ...]]:
+        """Names of the tables, each with its fields."""
+        with reading(self.path):
+            named = {t: tuple(f for f in g if f not in ("offsets", ID)) for t, g in self._file.items()}
+        return {table: fields for table, fields in named.items() if fields or table != EVENTS}
+
+    def has(self, table: str, field: str | None = None) -> bool:
+        return table in self._file and (field is None or field in self._file[table])
+
+    def columns(self, table: str, field: str) -> tuple[str, ...]:
+        """Names of the columns of a field; empty where it has none."""
+        with reading(self.path, f"{table}/{field}"):
+            return tuple(_attributes.load(self._file[table][field]).get("columns", ()))
+
+    def rows(self, table: str) -> np.ndarray:
+        """int64 (n_events): rows of `table` per event."""
+        offsets = self.offsets(table)
+        return np.diff(offsets)
+
+    def offsets(self, table: str) -> np.ndarray:
+        """int64 (n_events + 1): event e has the rows offsets[e] .. offsets[e+1]-1 of `table`."""
+        if table not in self._offsets:
+            self._offsets[table] = self._load_offsets(table)
+        return self._offsets[table]
+
+    def _load_offsets(self, table: str) -> np.ndarray:
+        where = f"{self.path}: {table}/offsets"
+        if not self.has(table):
+            raise ShardError(f"{self.path}: no table {table!r}; it has {', '.join(self._file)}")
+        with reading(self.path, f"{table}/offsets"):
+            group = self._file[table]
+            lengths = {name: group[name].shape[0] for name in group if name != "offsets"}
+            if "offsets" not in group:
+                offsets = np.arange(self.n_events + 1, dtype=np.int64)
+            else:
+                offsets = np.asarray(group["offsets"][:], np.int64)
+        if len(offsets) != self.n_events + 1:
+            raise ShardError(
+                f"{where} describe {len(offsets) - 1} events but {EVENTS}/{ID} has {self.n_events}; make the file again"
+            )
+        if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            raise ShardError(f"{where} should start at 0 and never fall; make the file again")
+        for name, length in lengths.items():
+            if length != offsets[-1]:
+                raise ShardError(
+                    f"{self.path}: {table}/{name} has {length} rows, its events need {offsets[-1]}; make the file again"
+                )
+        return offsets
+
+    def read(self, event: int, table: str, fields: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+        """The rows of one event, by field (all fields of the table unless named)."""
+        return self.read_events(event, event + 1, table, fields)
+
+    def read_events(
+        self, lo: int, hi: int, table: str, fields: Iterable[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """The rows of the events lo .. hi-1, by field."""
+        if not 0 <= lo <= hi <= self.n_events:
+            raise ShardError(f"{self.path}: events {lo}..{hi - 1} asked for, it has 0..{self.n_events - 1}")
+        offsets = self.offsets(table)
+        first, last = int(offsets[lo]), int(offsets[hi])
+        names = self.tables[table] if fields is None else fields
+        return {name: self.read_rows(first, last, table, name) for name in names}
+
+    def read_rows(self, first: int, last: int, table: str, field: str) -> np.ndarray:
+        """Rows first .. last-1 of one field, whichever events they belong to."""
+        column = self._column(table, field)
+        with reading(self.path, f"{table}/{field}"):
+            return column.read(first, last) if isinstance(column, DirectDataset) else column[first:last]
+
+    def _column(self, table: str, field: str) -> Any:
+        key = (table, field)
+        if key not in self._columns:
+            if not self.has(table, field):
+                raise ShardError(
+                    f"{self.path}: no field {table}/{field}; {table} has {', '.join(self._file.get(table, ()))}"
+                )
+            with reading(self.path, f"{table}/{field}"):
+                dataset = self._file[table][field]
+                if self._descriptor < 0:
+                    self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._columns[key] = direct(self._descriptor, dataset) or dataset
+        return self._columns[key]
