@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -94,14 +95,15 @@ class UResNet(nn.Module):
 
     def decode(self, x: SparseTensor) -> tuple[SparseTensor, ...]:
         """Stem output (width channels) -> the decoder's maps, finest first."""
+        levels = cast(Sequence[Level], self.levels)
         skips = []
-        for level in self.levels:
+        for level in levels:
             x = level.encode(x)
             skips.append(x)
             x = level.descend(x)
         x = skips.pop()
         maps = [x]
-        for level, skip in zip(reversed(self.levels[:-1]), reversed(skips), strict=True):
+        for level, skip in zip(reversed(levels[:-1]), reversed(skips), strict=True):
             x = level.decode(skip, x)
             maps.append(x)
         return tuple(reversed(maps))

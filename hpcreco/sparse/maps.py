@@ -29,26 +29,34 @@ class TiledPairs:
 
 
 @dataclass(frozen=True)
-class KernelMap:
-    """The pairs of one kernel, in one of two forms.
-
-    tiled and tiled_back (numba kernels): the pairs by output row, and with roles exchanged by input row, for the
-    gradient of the input.
-    A submanifold map is its own exchange with the kernel offsets in opposite order (`mirrored`).
-    listed (torch operations): for each kernel offset the output rows and the input rows.
+class TiledMap:
+    """The pairs of one kernel sorted by output row, and with roles exchanged by input row, for the gradient of the
+    input. A submanifold map is its own exchange with the kernel offsets in opposite order (`mirrored`).
     """
 
+    forth: TiledPairs
+    back: TiledPairs
+    mirrored: bool
+
+    def exchanged(self) -> TiledMap:
+        """The map of the transposed convolution."""
+        return TiledMap(self.back, self.forth, self.mirrored)
+
+
+@dataclass(frozen=True)
+class ListedMap:
+    """The pairs of one kernel for torch operations: for each kernel offset the output rows and the input rows."""
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
     n_in: int
     n_out: int
-    mirrored: bool
-    tiled: TiledPairs | None = None
-    tiled_back: TiledPairs | None = None
-    listed: tuple[tuple[Tensor, Tensor], ...] = ()
 
-    def exchanged(self) -> KernelMap:
+    def exchanged(self) -> ListedMap:
         """The map of the transposed convolution."""
-        back = tuple((i, o) for o, i in self.listed)
-        return KernelMap(self.n_out, self.n_in, self.mirrored, self.tiled_back, self.tiled, back)
+        return ListedMap(tuple((i, o) for o, i in self.pairs), self.n_out, self.n_in)
+
+
+KernelMap = TiledMap | ListedMap
 
 
 def offsets(kernel: Triple, centred: bool) -> np.ndarray:
@@ -65,8 +73,8 @@ def submanifold_map(keys: Tensor, kernel: Triple, tiled: bool) -> KernelMap:
     n = len(keys)
     if tiled:
         pairs = _neighbours(keys.numpy(), deltas)
-        return KernelMap(n, n, True, pairs, pairs)
-    return KernelMap(n, n, True, listed=_listed_neighbours(keys, deltas))
+        return TiledMap(pairs, pairs, mirrored=True)
+    return ListedMap(_listed_neighbours(keys, deltas), n, n)
 
 
 def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
@@ -104,10 +112,16 @@ def strided_map(coords: Tensor, kernel: Triple, stride: Triple, tiled: bool) -> 
     n_in, n_out = len(coords), len(keys)
     if tiled:
         o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
-        forth = TiledPairs(*kernels.sort_pairs(o, i, k, n_offsets, n_out), n_out)
-        back = TiledPairs(*kernels.sort_pairs(i, o, k, n_offsets, n_in), n_in)
-        return keys, KernelMap(n_in, n_out, False, forth, back)
-    return keys, KernelMap(n_in, n_out, False, listed=_listed_by_offset(coarse, rows, steps, n_offsets))
+        forth, back = _tiled(o, i, k, n_offsets, n_out), _tiled(i, o, k, n_offsets, n_in)
+        return keys, TiledMap(forth, back, mirrored=False)
+    return keys, ListedMap(_listed_by_offset(coarse, rows, steps, n_offsets), n_in, n_out)
+
+
+def _tiled(
+    out_rows: np.ndarray, in_rows: np.ndarray, steps: np.ndarray, n_offsets: int, n_out: int
+) -> TiledPairs:
+    starts, pair_out, pair_in = kernels.sort_pairs(out_rows, in_rows, steps, n_offsets, n_out)
+    return TiledPairs(starts, pair_out, pair_in, n_out)
 
 
 def _listed_by_offset(

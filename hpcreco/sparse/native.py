@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from hpcreco.sparse import kernels, simd
 from hpcreco.sparse.jit import launch, workers
-from hpcreco.sparse.maps import KernelMap, TiledPairs, strided_map, submanifold_map
+from hpcreco.sparse.maps import KernelMap, ListedMap, TiledMap, TiledPairs, strided_map, submanifold_map
 from hpcreco.sparse.tensor import Triple, unpack
 
 
@@ -72,7 +72,7 @@ class NativeSites:
 
 def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None) -> Tensor:
     """base + features convolved with weight (K, C_in, C_out) over the pairs; (N_out, C_out)."""
-    if pairs.tiled is None:
+    if isinstance(pairs, ListedMap):
         return listed_convolution(features, weight, pairs, base)
     with torch.autocast("cpu", enabled=False):  # the kernels know float32 and float64 only
         features = features.to(weight.dtype)
@@ -82,7 +82,7 @@ def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor
 
 
 def listed_convolution(
-    features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None
+    features: Tensor, weight: Tensor, pairs: ListedMap, base: Tensor | None = None
 ) -> Tensor:
     """The convolution in torch operations. An output row occurs once per offset, so the sums have a fixed
     order.
@@ -91,7 +91,7 @@ def listed_convolution(
     total = (
         weight.new_zeros(pairs.n_out, weight.shape[2]) if base is None else base.to(weight.dtype, copy=True)
     )
-    for (rows_out, rows_in), matrix in zip(pairs.listed, weight, strict=True):
+    for (rows_out, rows_in), matrix in zip(pairs.pairs, weight, strict=True):
         total.index_add_(0, rows_out, (features[rows_in] @ matrix).to(total.dtype))
     return total
 
@@ -100,10 +100,10 @@ class TiledConvolution(torch.autograd.Function):
     """The convolution by the numba kernels, with gradients of features, weight and base."""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, base: Tensor | None, pairs: KernelMap) -> Tensor:
+    def forward(ctx: Any, features: Tensor, weight: Tensor, base: Tensor | None, pairs: TiledMap) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.pairs = pairs
-        return _convolve(features, weight, pairs.tiled, base)
+        return _convolve(features, weight, pairs.forth, base)
 
     @staticmethod
     @once_differentiable
@@ -113,10 +113,10 @@ class TiledConvolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             exchanged = weight.transpose(1, 2)
             of_features = _convolve(
-                grad, exchanged.flip(0) if ctx.pairs.mirrored else exchanged, ctx.pairs.tiled_back
+                grad, exchanged.flip(0) if ctx.pairs.mirrored else exchanged, ctx.pairs.back
             )
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(features, grad, weight.shape, ctx.pairs.tiled)
+            of_weight = _weight_gradient(features, grad, weight.shape, ctx.pairs.forth)
         return of_features, of_weight, grad if ctx.needs_input_grad[2] else None, None
 
 

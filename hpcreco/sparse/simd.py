@@ -7,6 +7,8 @@ LLVM splits or shortens them.
 
 from __future__ import annotations
 
+from typing import Any
+
 import llvmlite.binding as llvm
 import torch
 from llvmlite import ir
@@ -35,7 +37,7 @@ class Vector(types.Type):
 class VectorModel(models.PrimitiveModel):
     """A Vector is an LLVM vector value."""
 
-    def __init__(self, manager, kind) -> None:
+    def __init__(self, manager: Any, kind: Vector) -> None:
         scalar = ir.FloatType() if kind.scalar.bitwidth == 32 else ir.DoubleType()
         super().__init__(manager, kind, ir.VectorType(scalar, kind.lanes))
 
