@@ -1,0 +1,36 @@
+"""ProtoDUNE-SP: from wire signals to the voxels that hold charge. This file names the parts; none is imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpcreco.experiment import Experiment
+
+_HERE = "hpcreco.experiments.protodune"
+
+
+def recognises(raw: Mapping[str, Any]) -> bool:
+    """Is this a config in the dialect of the original program: xy folders under `data.data_path`, a named model?"""
+    data, model = raw.get("data"), raw.get("model")
+    return (
+        isinstance(data, Mapping) and "data_path" in data and isinstance(model, Mapping) and "name" in model
+    )
+
+
+EXPERIMENT = Experiment(
+    name="protodune",
+    summary="liquid-argon wire signals -> candidate voxels -> which of them hold charge",
+    normalise=f"{_HERE}.dialect:normalise",
+    files=f"{_HERE}.files:find",
+    cost=f"{_HERE}.files:voxels",
+    task=f"{_HERE}.task:TASK",
+    recognises=recognises,
+    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
+    schemas={
+        "xy": f"{_HERE}.xy:SCHEMA",
+        "yinf": f"{_HERE}.yinf:YINF",
+        "wire": f"{_HERE}.parsed:WIRE",
+        "truth": f"{_HERE}.parsed:TRUTH",
+    },
+)

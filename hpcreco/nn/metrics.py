@@ -1,0 +1,74 @@
+"""Metrics as sums: what is counted here adds over batches, files and ranks; ratios are taken at the end.
+
+A metric maps (prediction, target) to (sum, weight), both scalars; its column is sum / weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from hpcreco.nn import lookup
+
+#: (prediction (N, C), target (N, C) or (N,)) -> (sum, weight)
+Metric = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def bin_accuracy(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of rows on the right side: probability > 0.5 where the target is > 0, and not elsewhere."""
+    right = (prediction > 0.5) == (target > 0)
+    return right.sum(dtype=torch.float64), _rows(right)
+
+
+def accuracy(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Share of rows whose largest of C scores (N, C) is the target class (N,) or (N, 1)."""
+    right = prediction.argmax(dim=1) == target.reshape(-1)
+    return right.sum(dtype=torch.float64), _rows(right)
+
+
+def _rows(values: Tensor) -> Tensor:
+    return torch.full((), values.numel(), dtype=torch.float64, device=values.device)
+
+
+METRICS: dict[str, Metric] = {"BinAccuracy": bin_accuracy, "Accuracy": accuracy}
+
+
+def build(metrics: Mapping[str, str]) -> dict[str, Metric]:
+    """Column -> metric for {column: name}; a name is one of METRICS or ``module:function``. Raises ConfigError."""
+    return {column: lookup.find(name, METRICS, f"metrics.{column}") for column, name in metrics.items()}
+
+
+def ratio(total: Tensor, weight: Tensor) -> float:
+    """total / weight, NaN when there was nothing to count."""
+    return float(total) / float(weight) if float(weight) else float("nan")
+
+
+def binary_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """How many rows are positive (target > 0) and negative, and how many of each are on the right side of 0.5."""
+    called, positive = prediction.reshape(-1) > 0.5, target.reshape(-1) > 0
+    return {
+        "positive": positive.sum(),
+        "negative": (~positive).sum(),
+        "positive_right": (called & positive).sum(),
+        "negative_right": (~called & ~positive).sum(),
+    }
+
+
+def balanced_accuracy(counts: Mapping[str, Tensor]) -> float:
+    """Mean of the shares of positives and of negatives found, from `binary_counts`: 0.5 for calling all the same.
+
+    NaN when either kind is absent.
+    """
+    return 0.5 * (
+        ratio(counts["positive_right"], counts["positive"])
+        + ratio(counts["negative_right"], counts["negative"])
+    )
+
+
+def score_histogram(scores: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """int64 (n + 1,): scores (N,) by the number of rising thresholds (n,) that they exceed, compared in float64."""
+    edges = torch.as_tensor(thresholds, dtype=torch.float64, device=scores.device)
+    bins = torch.searchsorted(edges, scores.detach().reshape(-1).to(torch.float64))
+    return torch.bincount(bins, minlength=len(edges) + 1)
