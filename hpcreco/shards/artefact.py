@@ -17,6 +17,7 @@ from hpcreco.shards import attributes as _attributes
 from hpcreco.shards.digest import content_digest, dataset_entry, little_endian, meaningful
 from hpcreco.shards.reader import check_identity, open_hdf5, reading
 from hpcreco.shards.schema import Schema, ShardError
+from hpcreco.shards.space import abandon, close_trimmed, reserve
 from hpcreco.shards.temporary import atomic
 from hpcreco.shards.writer import LIBVER, seal, writing
 
@@ -56,12 +57,19 @@ def write_artefact(
     }
     volatile = [a.name for a in (*_attributes.COMMON, *schema.attributes) if a.volatile]
     digest = content_digest(schema.format, schema.version, meaningful(checked, volatile), entries)
-    with writing(path), atomic(path) as temporary, h5py.File(temporary, "w", libver=LIBVER) as file:
-        _attributes.store(file, schema, checked)
-        group = file.create_group(_GROUP)
-        for name, array in plain.items():
-            group.create_dataset(name, data=array)
-        seal(file, digest)
+    with writing(path), atomic(path) as temporary:
+        file = h5py.File(temporary, "w", libver=LIBVER)
+        try:
+            reserve(file, sum(array.nbytes for array in plain.values()))
+            _attributes.store(file, schema, checked)
+            group = file.create_group(_GROUP)
+            for name, array in plain.items():
+                group.create_dataset(name, data=array)
+            seal(file, digest)
+            close_trimmed(file)
+        except BaseException:
+            abandon(file)
+            raise
     return digest
 
 

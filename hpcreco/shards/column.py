@@ -18,6 +18,7 @@ import numpy as np
 from hpcreco.shards.attributes import store_names
 from hpcreco.shards.digest import dataset_entry, little_endian
 from hpcreco.shards.schema import Field, ShardError
+from hpcreco.shards.space import reserve
 
 _DECIDE_ROWS = 1 << 17  # rows buffered before the layout is decided from the mean event
 _FILTERS: dict[str, dict[str, Any]] = {
@@ -160,6 +161,7 @@ class Column:
         self._buffer = [rows[count:].copy()] if count < len(rows) else []
         self._buffered -= count
         end = self._written + count
+        reserve(self._group.file, rows[:count].nbytes)
         if self._dataset.shape[0] < end:
             self._dataset.resize(end, axis=0)
         self._dataset[self._written : end] = rows[:count]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._users: Counter[int] = Counter()
         self._lock = threading.RLock()
         self._process = os.getpid()
 
@@ -118,8 +120,8 @@ class Pool:
         self._reset()
 
     def shard(self, number: int) -> Shard:
-        """The open shard; it may be closed as soon as other shards are asked for, so read through the
-        pool.
+        """The open shard; it may be closed as soon as other shards are asked for, so read through the pool
+        or inside `using`.
         """
         if self._process != os.getpid():  # forked: the parent's handles are not ours to use or to close
             self._reset()
@@ -130,10 +132,23 @@ class Pool:
                     opened.close()
                     raise ShardError(f"{opened.path}: replaced since the index was built; start again")
                 self._open[number] = opened
-                while len(self._open) > self.limit:
-                    self._open.popitem(last=False)[1].close()
             self._open.move_to_end(number)
+            unused = [n for n in self._open if n != number and not self._users[n]]
+            for oldest in unused[: max(0, len(self._open) - self.limit)]:
+                self._open.pop(oldest).close()
             return self._open[number]
+
+    @contextlib.contextmanager
+    def using(self, number: int) -> Iterator[Shard]:
+        """The open shard, not closed before the `with` block is left, whatever other threads ask for."""
+        with self._lock:
+            shard = self.shard(number)
+            self._users[number] += 1
+        try:
+            yield shard
+        finally:
+            with self._lock:
+                self._users[number] -= 1
 
     def read(
         self, number: int, event: int, table: str, fields: Iterable[str] | None = None

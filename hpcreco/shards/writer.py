@@ -17,6 +17,7 @@ from hpcreco.shards import attributes as _attributes
 from hpcreco.shards.column import Column, conform, filter_options
 from hpcreco.shards.digest import content_digest, dataset_entry, meaningful
 from hpcreco.shards.schema import EVENTS, ID, Schema, ShardError, Table
+from hpcreco.shards.space import abandon, close_trimmed, reserve
 from hpcreco.shards.temporary import publish, temporary_path
 
 # Readable by every HDF5 since 1.10 (2016), and the first whose chunk index is fast for growing datasets.
@@ -37,12 +38,6 @@ def writing(path: Path) -> Iterator[None]:
         reason = "no space left on the disk" if full else str(error).splitlines()[0]
         remedy = "free some space" if full else "check the folder"
         raise ShardError(f"{path}: cannot be written, {reason}; {remedy} and run again") from error
-
-
-def abandon(file: Any) -> None:
-    """Close a file that cannot or shall not be finished; what HDF5 still wants to write does not matter."""
-    with contextlib.suppress(OSError, RuntimeError):
-        file.close()
 
 
 class ShardWriter:
@@ -128,6 +123,14 @@ class ShardWriter:
         self._ids.append(int(event_id))
         self.n_events += 1
 
+    def set_attribute(self, name: str, value: Any) -> None:
+        """Set an attribute that is known only after the events, such as a sum over them."""
+        if self._file is None:
+            raise ShardError(f"{self.path}: attributes can be set inside the `with` block only")
+        self._attributes = _attributes.check(self.schema, {**self._attributes, name: value}, self.path)
+        with writing(self.path):
+            _attributes.store(self._file, self.schema, self._attributes)
+
     def _conform(self, table: Table, field: str, value: Any, where: str) -> np.ndarray:
         names = self._names[f"{table.name}/{field}"]
         return conform(value, table.field(field), not table.ragged, names, f"{where}: {table.name}/{field}")
@@ -186,12 +189,13 @@ class ShardWriter:
         content = meaningful(self._attributes, volatile)
         self.digest = content_digest(self.schema.format, self.schema.version, content, datasets)
         seal(self._file, self.digest)
-        self._file.close()
+        close_trimmed(self._file)
         self._file = None
         publish(self._temporary, self.path)
 
     def _plain(self, name: str, numbers: list[int]) -> dict[str, Any]:
         array = np.array(numbers, "<i8")
+        reserve(self._file, array.nbytes)
         self._file.create_dataset(name, data=array)
         return dataset_entry(array.dtype, array.shape, (), hashlib.sha256(array.tobytes()))
 
@@ -205,6 +209,7 @@ class ShardWriter:
 def seal(file: Any, digest: str) -> None:
     """The last words of a file: what it contains, and that it is complete."""
     _attributes.store_text(file, "content_digest", digest)
+    reserve(file)
     file.flush()
     file.attrs["complete"] = np.int64(1)
     file.flush()
