@@ -1,25 +1,27 @@
-"""The xy shard: candidate voxels with their charges, labels, and all of the truth, one file per batch."""
+"""The xy shard: candidate voxels with their charges, labels, and all of the truth, one file per batch of events."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from hpcreco.shards import Attribute, Field, Schema, Table
 
 AXES = ("x", "y", "z")
 
-SCHEMA = Schema(
+XY = Schema(
     format="hpcreco/protodune/xy",
     version=1,
     tables=(
         Table(
-            "voxels",
+            "voxels",  # candidates, in lexicographic (x, y, z) order
             (
                 Field("coords", "int32", AXES, unit="coarse cell"),
-                Field("features", "float32", (), unit="electrons"),
-                Field("labels", "float32", (), optional=True),
+                Field("features", "float32", (), unit="electrons"),  # charge shared to the cell, by plane
+                Field("labels", "float32", (), optional=True),  # first truth value of the cell, 0 without truth
             ),
         ),
         Table(
-            "truth",
+            "truth",  # all true cells, candidates or not
             (
                 Field("coords", "int32", AXES, unit="coarse cell"),
                 Field("values", "float32", ()),
@@ -28,13 +30,12 @@ SCHEMA = Schema(
             ),
             optional=True,
         ),
-        # charge that no candidate could take, and the truth that tiling missed
         Table(
-            "tiling",
+            "tiling",  # what tiling did to the event
             (
-                Field("lost_charge", "float64", (), unit="electrons"),
-                Field("missed", "int64", ("cells",)),
-                Field("fine_voxels", "int64", ("candidates",)),
+                Field("lost_charge", "float64", (), unit="electrons"),  # no candidate could take it, by plane
+                Field("fine_voxels", "int64"),  # candidates before downsampling
+                Field("missed", "int64", optional=True),  # true cells that are no candidates
             ),
             ragged=False,
         ),
@@ -63,11 +64,9 @@ SCHEMA = Schema(
         Attribute("geometry_digest", "str"),
         Attribute("source_digests", "strs"),
         Attribute("source_files", "strs", volatile=True),
-        Attribute("fingerprint", "str", volatile=True),
-        Attribute("code_version", "str", volatile=True),
-        Attribute("command_line", "str", volatile=True),
-        Attribute("hostname", "str", volatile=True),
-        Attribute("workers", "int", volatile=True),
-        Attribute("created_utc", "str", volatile=True),
+        Attribute("recipe", "json", required=False, volatile=True),  # all that decides the content: is it stale?
     ),
 )
+
+# The same before downsampling, for those who ask for it.
+PIXEL = replace(XY, format="hpcreco/protodune/pixel")
