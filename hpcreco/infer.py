@@ -108,6 +108,11 @@ def _epoch(content: dict[str, Any]) -> int:
     return int(progress["epoch"] if progress["epoch_steps"] else progress["epoch"] - 1)
 
 
+def _content_digest(path: Path) -> str:
+    with shards.Shard(path) as shard:
+        return shard.digest
+
+
 def _digest(content: dict[str, Any]) -> str:
     """Digest of the weights alone: the same for yinf files written while training."""
     from hpcreco.train import checkpoint
@@ -116,7 +121,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _job(source: Path, target: Path, checkpoint_digest: str) -> filewise.Job:
-    fingerprint = hashlib.sha256(f"{checkpoint_digest} {shards.read_digest(source)}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"{checkpoint_digest} {_content_digest(source)}".encode()).hexdigest()
     return filewise.Job(source.name, (source,), (target,), fingerprint, source.stat().st_size)
 
 
@@ -129,7 +134,7 @@ def _unfinished(job: filewise.Job, checkpoint_digest: str) -> str | None:
         with shards.Shard(target) as made:
             if made.attributes["checkpoint_digest"] != checkpoint_digest:
                 return "stale: made with another checkpoint"
-            if made.attributes["input_digest"] != shards.read_digest(source):
+            if made.attributes["input_digest"] != _content_digest(source):
                 return "stale: the input was made again"
     except (shards.ShardError, KeyError) as error:
         return f"broken: {error}"

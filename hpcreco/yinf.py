@@ -28,8 +28,6 @@ ATTRIBUTES: tuple[Attribute, ...] = (
     Attribute("sums", "json", required=False),
     Attribute("backend", "str", volatile=True),
     Attribute("ranks", "int", volatile=True),
-    Attribute("created_utc", "str", volatile=True),
-    Attribute("code_version", "str", volatile=True),
 )
 
 

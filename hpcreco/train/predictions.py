@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcreco import __version__, shards, yinf
+from hpcreco import shards, yinf
 from hpcreco.config import Run
 from hpcreco.data.batch import Batch
 from hpcreco.train.sums import Sums
@@ -64,8 +63,6 @@ class YinfWriter:
             "input_digest": index.digests[number],
             "backend": made.backend,
             "ranks": made.ranks,
-            "created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "code_version": __version__,
         }
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target

@@ -1,7 +1,8 @@
 """Optimizers and learning rates by name.
 
-The rate at a step is a product of three: the rate of a torch scheduler, scaling with the number of ranks, and warm-up. The last two
-are functions of the step alone, the first is too, except for ReduceLROnPlateau, which depends on the epochs' summaries.
+The rate at a step is a product of three: the rate of a torch scheduler, scaling with the number of ranks, and
+warm-up. The last two are functions of the step alone, the first is too, except for ReduceLROnPlateau, which
+depends on the epochs' summaries.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ def warmup(step: int, steps: float, start: float) -> float:
 class RateSchedule:
     """Sets the learning rates of `optimizer`; fits `hpcreco.train.task.Schedule`.
 
-    The torch scheduler moves a shadow of the optimizer, so the base rate never mixes with scaling and warm-up. Momentum and betas that
-    it cycles are taken over as they are. A scheduler that ends (OneCycleLR) stays at its last rate.
+    The torch scheduler moves a shadow of the optimizer, so the base rate never mixes with scaling and
+    warm-up. Momentum and betas that it cycles are taken over as they are. A scheduler that ends (OneCycleLR)
+    stays at its last rate.
 
     metric: the column, or the part of it behind ``valid_``, that ReduceLROnPlateau watches.
     """
@@ -85,7 +87,8 @@ class RateSchedule:
         self._steps_per_epoch = max(1, pace.steps_per_epoch)
         self._scale = scale(scaling, pace.ranks)
         self._warmup_steps = warmup_epochs * self._steps_per_epoch
-        # scaled rates start from the rate of one rank; without scaling there is nothing to start from but (nearly) nothing
+        # scaled rates start from the rate of one rank; without scaling there is nothing to start from but
+        # (nearly) nothing
         self._warmup_start = 1.0 / self._scale if self._scale > 1 else 1.0 / (1.0 + self._warmup_steps)
         self._shadow = _shadow(optimizer)
         self._interval = interval or ("step" if scheduler in _BY_STEP else "epoch")
@@ -126,7 +129,9 @@ class RateSchedule:
         return {"moves": self._moves, "rates": [dict(rates) for rates in self._base], "scheduler": moving}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; what the config sets (a longer run, another patience) is the config's."""
+        """Continue where `state` was taken; what the config sets (a longer run, another patience) is the
+        config's.
+        """
         if self._scheduler is not None:
             moving = {key: value for key, value in state["scheduler"].items() if key in _MOVING}
             self._scheduler.load_state_dict(moving)
@@ -142,7 +147,9 @@ class RateSchedule:
         return isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau)
 
     def _move_to(self, moves: int) -> None:
-        """Bring the shadow from `_moves` to `moves` scheduler steps; schedulers know only how to go forwards."""
+        """Bring the shadow from `_moves` to `moves` scheduler steps; schedulers know only how to go
+        forwards.
+        """
         total = getattr(self._scheduler, "total_steps", None)
         moves = moves if total is None else min(moves, total - 1)
         while self._moves < moves:
@@ -194,7 +201,9 @@ class RateSchedule:
 def build_optimizer(
     parameters: Iterable[nn.Parameter] | list[dict[str, Any]], name: str, arguments: Mapping[str, Any]
 ) -> Optimizer:
-    """The torch.optim optimizer `name` (or ``module:Class``) over parameters or groups of them. Raises ConfigError."""
+    """The torch.optim optimizer `name` (or ``module:Class``) over parameters or groups of them. Raises
+    ConfigError.
+    """
     known = lookup.public_classes(torch.optim, Optimizer, without=("LBFGS",))
     hints = {
         "LBFGS": "needs to evaluate the loss several times per step, which the training loop does not do"
