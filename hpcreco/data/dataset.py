@@ -30,7 +30,7 @@ class EventDataset:
     def __init__(self, index: shards.Index, read: ReadEvent, seed: int) -> None:
         self.index, self.read, self.seed = index, read, seed
         self.first = np.asarray(index.first, np.int64)
-        self._pool: shards.Pool | None = None
+        self._pool = shards.Pool(index)
         self._template: Event | None = None
 
     def __len__(self) -> int:
@@ -39,10 +39,9 @@ class EventDataset:
     def event(self, ref: Ref, draw: int = 0) -> Event:
         """Realisation `draw` of event `ref`. Raises DataError naming the file, whatever went wrong."""
         number = int(self.first[ref.shard]) + ref.event
-        if self._pool is None:
-            self._pool = shards.Pool(self.index)
         try:
-            return self.read(self._pool.shard(ref.shard), ref.event, stream(self.seed, READ, number, draw))
+            with self._pool.using(ref.shard) as shard:
+                return self.read(shard, ref.event, stream(self.seed, READ, number, draw))
         except Exception as error:
             reason = str(error) if hasattr(error, "exit_code") else f"{type(error).__name__}: {error}"
             raise DataError(f"{self._where([ref])}: {reason}") from error
@@ -64,9 +63,7 @@ class EventDataset:
 
     def close(self) -> None:
         """Close the files."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        self._pool.close()
 
     def _where(self, refs: Sequence[Ref]) -> str:
         files: dict[int, list[int]] = {}

@@ -58,15 +58,8 @@ def test_an_empty_batch_has_the_tables_dtypes_and_widths_of_a_full_one():
 
 
 def test_unsigned_and_foreign_byte_order_become_what_torch_computes_with():
-    one = Event(
-        {
-            "t": {
-                "a": np.array([65535], np.uint16),
-                "b": np.array([2**32 - 1], ">u4"),
-                "c": np.array([1.5], ">f8"),
-            }
-        }
-    )
+    fields = {"a": np.array([65535], "u2"), "b": np.array([2**32 - 1], ">u4"), "c": np.array([1.5], ">f8")}
+    one = Event({"t": fields})
     batch = collate([one, one])
     assert batch["t/a"].dtype == torch.int32
     assert (batch["t/a"] + 1).tolist() == [65536] * 2
