@@ -13,7 +13,8 @@ from hpcreco.experiment import ExperimentError, load
 def find(name: str, known: Mapping[str, Any], where: str, hints: Mapping[str, str] | None = None) -> Any:
     """The entry `name` of `known`, or the object that ``module:Name`` says.
 
-    `where` is the config key for errors; `hints` gives the remedy for names that once existed. Raises ConfigError.
+    `where` is the config key for errors; `hints` gives the remedy for names that once existed. Raises
+    ConfigError.
     """
     if name in known:
         return known[name]
@@ -43,7 +44,7 @@ def public_classes(module: Any, base: type, without: Iterable[str] = ()) -> dict
 
 
 def make(made: Any, arguments: Mapping[str, Any], where: str, *given: Any) -> Any:
-    """Call `made(*given, **arguments)`; an argument that it does not take is a ConfigError naming the nearest one."""
+    """Call `made(*given, **arguments)`; an argument it does not take is a ConfigError."""
     parameters = inspect.signature(made).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         open_to = list(parameters)[len(given) :]

@@ -1,8 +1,9 @@
 """Losses by name, as terms that add up: each a sum over items and what to divide it by.
 
-Everything is computed in float32 at least, on the device of the prediction, also under bf16 autocast. Predictions are probabilities
-or values (N, ...), targets have the same shape. Where a network can give logits, the cross-entropies are computed from them: the
-formula is the same, but a wrong prediction of almost 0 or 1 keeps its gradient.
+Everything is computed in float32 at least, on the device of the prediction, also under bf16 autocast.
+Predictions are probabilities or values (N, ...), targets have the same shape. Where a network can give
+logits, the cross-entropies are computed from them: the formula is the same, but a wrong prediction of almost
+0 or 1 keeps its gradient.
 """
 
 from __future__ import annotations
@@ -29,19 +30,22 @@ class Prediction(NamedTuple):
 
 
 class Loss(Protocol):
-    """Prediction and target of one batch -> terms by name; a batch without rows gives zero sums and weights."""
+    """Prediction and target of one batch -> terms by name; without rows, zero sums and weights."""
 
     def __call__(self, prediction: Prediction, target: Tensor) -> dict[str, Term]: ...
 
 
 def cross_entropy(prediction: Prediction, target: Tensor) -> Tensor:
-    """Element-wise -(t log p + (1 - t) log(1 - p)); from logits if there are any, else with logs cut at -100 as torch does."""
+    """Element-wise -(t log p + (1 - t) log(1 - p)); from logits if there are any, else with logs cut at -100
+    as torch does.
+    """
     if prediction.logits is not None:
         return functional.binary_cross_entropy_with_logits(prediction.logits, target, reduction="none")
     value = prediction.value
     if bool(((value < 0) | (value > 1)).any()):
         raise ConfigError(
-            "loss: a binary cross-entropy needs probabilities; the model gives values outside [0, 1] (MSELoss suits those)"
+            "loss: a binary cross-entropy needs probabilities; the model gives values outside [0, 1] "
+            "(MSELoss suits those)"
         )
     return functional.binary_cross_entropy(value, target, reduction="none")
 
@@ -89,7 +93,7 @@ class LabelWeightedBCELoss:
 
 
 class ChargeWeightedBCELoss:
-    """Mean of w * BCE(p, target > 0), w = the target where it is > 0, else negative_weight. Targets are charges."""
+    """Mean of w * BCE(p, charge > 0), w = the charge where it is > 0, else negative_weight."""
 
     def __init__(self, negative_weight: float = 1.0) -> None:
         self._negative = float(negative_weight)
@@ -122,7 +126,7 @@ class TorchLoss:
 
     def _class_weights(self, target: Tensor) -> Tensor:
         kept = target != self._loss.ignore_index
-        weight = self._loss.weight
+        weight: Any = self._loss.weight
         return (kept.float() if weight is None else weight[target.clamp(min=0)] * kept).sum()
 
 
@@ -159,17 +163,18 @@ LOSSES: dict[str, Any] = {
 
 #: names that cannot be used, and what to do instead
 GONE = {
-    "WeightedBCELoss": "this loss was replaced; ChargeWeightedBCELoss takes the same negative_weight (charges as labels, so no "
-    "data.threshold), LabelWeightedBCELoss takes positive_weight",
-    "DownsampleMSELoss": "not in this version of hpcreco, it comes with charge regression; MSELoss compares voxel by voxel",
+    "WeightedBCELoss": "this loss was replaced; ChargeWeightedBCELoss takes the same negative_weight (and charges "
+    "as labels, so no data.threshold), LabelWeightedBCELoss takes positive_weight",
+    "DownsampleMSELoss": "it comes with charge regression, which is not in this version of hpcreco; MSELoss "
+    "compares voxel by voxel",
 }
 
 
 def build(name: str, arguments: Mapping[str, Any], where: str = "loss") -> Loss:
     """The loss `name`: one of ours, any torch.nn loss of (input, target), or ``module:Class``.
 
-    A class of the user's own is either a torch loss with a `reduction` argument, or takes a Prediction and a target and returns
-    Terms by name. Raises ConfigError.
+    A class of the user's own is either a torch loss with a `reduction` argument, or takes a Prediction and a
+    target and returns Terms by name. Raises ConfigError.
     """
     of_torch = lookup.public_classes(nn, _Loss)
     found = lookup.find(name, {**of_torch, **LOSSES}, f"{where}.name", GONE)
@@ -181,7 +186,8 @@ def build(name: str, arguments: Mapping[str, Any], where: str = "loss") -> Loss:
     reduction = arguments.pop("reduction", "mean")
     if reduction != "mean":
         raise ConfigError(
-            f"{where}.reduction: {reduction!r} would make the step depend on how its events are split over ranks; use mean"
+            f"{where}.reduction: {reduction!r} would make the step depend on how its events are split over ranks; "
+            "use mean"
         )
     if name == "BCELoss" and not arguments:
         return InFloat32(BCELoss())

@@ -5,8 +5,9 @@ A metric maps (prediction, target) to (sum, weight), both scalars; its column is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,9 @@ METRICS: dict[str, Metric] = {"BinAccuracy": bin_accuracy, "Accuracy": accuracy}
 
 
 def build(metrics: Mapping[str, str]) -> dict[str, Metric]:
-    """Column -> metric for {column: name}; a name is one of METRICS or ``module:function``. Raises ConfigError."""
+    """Column -> metric for {column: name}; a name is one of METRICS or ``module:function``. Raises
+    ConfigError.
+    """
     return {column: lookup.find(name, METRICS, f"metrics.{column}") for column, name in metrics.items()}
 
 
@@ -46,7 +49,9 @@ def ratio(total: Tensor, weight: Tensor) -> float:
 
 
 def binary_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """How many rows are positive (target > 0) and negative, and how many of each are on the right side of 0.5."""
+    """How many rows are positive (target > 0) and negative, and how many of each are on the right side of
+    0.5.
+    """
     called, positive = prediction.reshape(-1) > 0.5, target.reshape(-1) > 0
     return {
         "positive": positive.sum(),
@@ -57,9 +62,9 @@ def binary_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 def balanced_accuracy(counts: Mapping[str, Tensor]) -> float:
-    """Mean of the shares of positives and of negatives found, from `binary_counts`: 0.5 for calling all the same.
+    """Mean of the shares of positives and of negatives found, from `binary_counts`.
 
-    NaN when either kind is absent.
+    0.5 for calling all the same; NaN when either kind is absent.
     """
     return 0.5 * (
         ratio(counts["positive_right"], counts["positive"])
@@ -67,8 +72,10 @@ def balanced_accuracy(counts: Mapping[str, Tensor]) -> float:
     )
 
 
-def score_histogram(scores: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """int64 (n + 1,): scores (N,) by the number of rising thresholds (n,) that they exceed, compared in float64."""
+def score_histogram(scores: Tensor, thresholds: np.ndarray) -> Tensor:
+    """int64 (n + 1,): scores (N,) by the number of rising thresholds (n,) that they exceed, compared in
+    float64.
+    """
     edges = torch.as_tensor(thresholds, dtype=torch.float64, device=scores.device)
     bins = torch.searchsorted(edges, scores.detach().reshape(-1).to(torch.float64))
     return torch.bincount(bins, minlength=len(edges) + 1)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer, lr_scheduler
 
 from hpcreco.config import ConfigError
 from hpcreco.nn import lookup
-from hpcreco.train.task import Optimization, Pace
+from hpcreco.train.task import Pace
 
 Scaling = Literal["none", "linear", "sqrt"]
 Interval = Literal["step", "epoch"]
@@ -147,9 +147,7 @@ class RateSchedule:
         return isinstance(self._scheduler, lr_scheduler.ReduceLROnPlateau)
 
     def _move_to(self, moves: int) -> None:
-        """Bring the shadow from `_moves` to `moves` scheduler steps; schedulers know only how to go
-        forwards.
-        """
+        """Bring the shadow from `_moves` to `moves` scheduler steps; they only go forwards."""
         total = getattr(self._scheduler, "total_steps", None)
         moves = moves if total is None else min(moves, total - 1)
         while self._moves < moves:
@@ -209,22 +207,10 @@ def build_optimizer(
         "LBFGS": "needs to evaluate the loss several times per step, which the training loop does not do"
     }
     found = lookup.find(name, known, "optimizer.name", hints)
-    parameters = list(parameters)
-    if not parameters:
+    groups: list[Any] = list(parameters)
+    if not groups:
         raise ConfigError("optimizer: no parameter is to be trained")
-    return lookup.make(found, arguments, "optimizer", parameters)  # type: ignore[no-any-return]
-
-
-def build(
-    parameters: Iterable[nn.Parameter] | list[dict[str, Any]],
-    name: str,
-    arguments: Mapping[str, Any],
-    pace: Pace,
-    **rates: Any,
-) -> Optimization:
-    """An optimizer with its RateSchedule; `rates` are the schedule's keyword arguments."""
-    optimizer = build_optimizer(parameters, name, arguments)
-    return Optimization(optimizer, RateSchedule(optimizer, pace, **rates))
+    return lookup.make(found, arguments, "optimizer", groups)  # type: ignore[no-any-return]
 
 
 def _shadow(optimizer: Optimizer) -> Optimizer:

@@ -1,4 +1,4 @@
-"""ProtoDUNE-SP: from wire signals to the voxels that hold charge. This file names the parts; none is imported here."""
+"""ProtoDUNE-SP: from wire signals to the voxels that hold charge. Names the parts and imports none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HERE = "hpcreco.experiments.protodune"
 
 
 def recognises(raw: Mapping[str, Any]) -> bool:
-    """Is this a config in the dialect of the original program: xy folders under `data.data_path`, a named model?"""
+    """Is this config in the original program's dialect: xy folders in `data.data_path`, a named model?"""
     data, model = raw.get("data"), raw.get("model")
     return (
         isinstance(data, Mapping) and "data_path" in data and isinstance(model, Mapping) and "name" in model
@@ -28,7 +28,7 @@ EXPERIMENT = Experiment(
     recognises=recognises,
     verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
     schemas={
-        "xy": f"{_HERE}.xy:SCHEMA",
+        "xy": f"{_HERE}.xy:XY",
         "yinf": f"{_HERE}.yinf:YINF",
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",

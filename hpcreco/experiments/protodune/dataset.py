@@ -9,12 +9,12 @@ import numpy as np
 
 from hpcreco.config import Run
 from hpcreco.data.batch import Event
-from hpcreco.experiments.protodune.dialect import CELLNETS
 from hpcreco.experiments.protodune.files import settings_of, source_position
+from hpcreco.experiments.protodune.keys import CELLNETS
 from hpcreco.experiments.protodune.settings import Normalise, Range, Settings
 from hpcreco.shards import Shard
 
-#: the table of an Event: coords int32 (N, 3) x, y, z; features float32 (N, planes + segments); labels float32 (N, 1), NaN-free
+#: the table of an Event: coords int32 (N, 3) x, y, z; features float32 (N, F); labels float32 (N, 1)
 TABLE = "voxels"
 
 
@@ -27,8 +27,9 @@ class DataError(ValueError):
 class XYReader:
     """Reads events; what it does to them depends on the config and on whether they are trained on.
 
-    Order: coord_lim (training only), z_segments, noise, round, scale, then the threshold on the scaled labels and, last, the squeezing
-    of charges. Noise and rounding are for charges, so the one-hot columns stay 0 or 1. An event without truth has no labels.
+    Order: coord_lim (training only), z_segments, noise, round, scale, then the threshold on the scaled labels
+    and, last, the squeezing of charges. Noise and rounding are for charges, so the one-hot columns stay 0 or
+    1. An event without truth has no labels.
     """
 
     def __init__(self, settings: Settings, training: bool) -> None:
@@ -39,7 +40,7 @@ class XYReader:
         self._features = model.arguments["nInputFeatures"] if model.name in CELLNETS else None
 
     def __call__(self, shard: Shard, position: int, rng: np.random.Generator) -> Event:
-        """Event number `position` of `shard`. Raises DataError naming the file, the event and what does not fit."""
+        """Event number `position` of `shard`. Raises DataError naming file, event and what does not fit."""
         where = f"{shard.path}, event {int(shard.event_ids[position])}"
         columns = shard.read(position, TABLE)
         labels = self._labels(columns.get("labels"), Path(shard.path), where)
@@ -58,7 +59,8 @@ class XYReader:
         features = self._network_input(coords, features, rng)
         if self._features is not None and features.shape[1] != self._features:
             raise DataError(
-                f"{where}: {features.shape[1]} feature columns (transforms included), but the model's nInputFeatures is {self._features}"
+                f"{where}: {features.shape[1]} feature columns (transforms included), but the model's "
+                f"nInputFeatures is {self._features}"
             )
         table = {"coords": coords, "features": features}
         if labels is not None:
@@ -106,7 +108,7 @@ def inside(coords: np.ndarray, limits: Sequence[Range | None]) -> np.ndarray:
 
 
 def one_hot_segments(z: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
-    """(N, len(bounds)) float32: 1 in the column of the segment, below whose upper bound z (N,) is; no 1 beyond the last bound."""
+    """(N, len(bounds)) float32 with a 1 for the first bound above z (N,); none beyond the last bound."""
     segment = np.searchsorted(np.asarray(bounds), z, side="right")
     return (segment[:, None] == np.arange(len(bounds))).astype(np.float32)
 
@@ -122,7 +124,7 @@ def squeeze(charges: np.ndarray, how: Normalise | None) -> np.ndarray:
 
 
 def check_extent(coords: np.ndarray, spatial_size: Sequence[int] | None, where: str) -> None:
-    """Raise DataError unless all coords (N, 3) are in [0, spatial_size); the message gives the size needed."""
+    """Raise DataError unless all coords (N, 3) are in [0, spatial_size); it gives the size needed."""
     if spatial_size is None or len(coords) == 0:
         return
     low, high = coords.min(axis=0), coords.max(axis=0)
@@ -135,7 +137,8 @@ def check_extent(coords: np.ndarray, spatial_size: Sequence[int] | None, where: 
             max(int(size), 1 << int(top).bit_length()) for size, top in zip(spatial_size, high, strict=True)
         ]
         raise DataError(
-            f"{where}: voxels reach x, y, z = {high.tolist()}, outside model.spatial_size {list(spatial_size)}; set it to {needed} or more"
+            f"{where}: voxels reach x, y, z = {high.tolist()}, outside model.spatial_size {list(spatial_size)}; "
+            f"set it to {needed} or more"
         )
 
 
@@ -147,6 +150,7 @@ def scale_of(settings: Settings, path: Path) -> float:
     position = source_position(settings.sources, path)
     if position is None:
         raise DataError(
-            f"{path}: not in a folder of data.data_path, so none of the {len(scale)} numbers of transforms.scale is its own"
+            f"{path}: not in a folder of data.data_path, so none of the {len(scale)} numbers of transforms.scale "
+            "is its own"
         )
     return scale[position]

@@ -1,174 +1,38 @@
 """The config dialect of ProtoDUNE users -> `hpcreco.config.Run`.
 
-The keys are those of the original program, so its users' files load unchanged; hpcreco's own keys have defaults that change
-nothing. Torch-free: names of losses, optimizers and metrics are looked up when they are used.
+The keys are those of the original program, so its users' files load unchanged; hpcreco's own keys have
+defaults that change nothing. Torch-free: names of losses, optimizers and metrics are looked up when they are
+used.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from hpcreco import config
-from hpcreco.config import Cadence, ConfigError, EarlyStop, Parallel, Run, Steps, Store, Strict
+from hpcreco.config import ConfigError, Run, Steps, Store, Strict
 from hpcreco.experiments.protodune import settings
-from hpcreco.experiments.protodune.settings import CellNet, ChargeCellNet, Named, Normalise, Transforms
+from hpcreco.experiments.protodune.keys import CELLNETS, DATASETS, IGNORED, TRAINERS, Data, Dialect, Storing
+from hpcreco.experiments.protodune.settings import Named
 
 LOG = logging.getLogger("hpcreco")
-
-#: legacy keys that are accepted and change nothing, and why
-IGNORED = {
-    "data.full_y": "a loss that needs all true voxels reads them itself",
-    "data.use_dist_sampler_train": "files are always shared out over the ranks",
-    "data.use_dist_sampler_valid": "every validation file is read exactly once, whatever the number of ranks",
-}
-
-#: models that take the arguments of a config section
-CELLNETS: dict[str, type[CellNet]] = {
-    "cellnet_binary": CellNet,
-    "cellnet_charge": ChargeCellNet,
-}
-TRAINERS = ("basic", "schedule_plateau")
-DATASETS = ("sparse",)
-
-
-class Storing(Strict):
-    """`store_inference:` as users write it."""
-
-    everyNepoch: int | None = Field(default=None, ge=1)  # noqa: N815
-    everyNsample: int | None = Field(default=None, ge=1)  # noqa: N815
-    outdir: str | None = None
-
-
-class Data(Strict):
-    """`data:`; the lists run parallel to `data_path`."""
-
-    name: str = "sparse"
-    data_path: list[str]
-    train_i: Any = None
-    inference_i: Any = None
-    tpcs: Any = None
-    batch_size: int = 1
-    threshold: float | None = None
-    full_y: bool = False
-    transforms: Transforms = Transforms()
-    use_dist_sampler_train: bool = True
-    use_dist_sampler_valid: bool = True
-    # hpcreco's own
-    normalise: Normalise | None = None
-    event_batch: int | None = Field(default=None, ge=1)
-    cost_budget: float | None = Field(default=None, gt=0)
-    micro_cost: float = Field(default=math.inf, gt=0)
-    workers: int = Field(default=1, ge=1)
-    prefetch: int = Field(default=2, ge=1)
-
-    @field_validator("data_path", mode="before")
-    @classmethod
-    def _one_or_more(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("transforms", mode="before")
-    @classmethod
-    def _none_is_none(cls, value: Any) -> Any:
-        return {} if value is None else value
-
-    @field_validator("normalise", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
-
-class Train(Strict):
-    """`train:`"""
-
-    n_epochs: int | None = Field(default=None, ge=0)
-    start_epoch: int | None = Field(default=None, ge=0)
-    transfer: bool = False
-    # hpcreco's own
-    iterations: int | None = Field(default=None, ge=0)
-    init_from: str | None = None
-    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    grad_clip: float | None = Field(default=None, gt=0)
-    amp: bool = False
-    precision: Literal["float32", "float64"] = "float32"
-    early_stop: EarlyStop | None = None
-    keep_checkpoints: int | None = Field(default=None, ge=1)
-    save: Cadence = Cadence(every=1)
-    validate_every: Cadence = Cadence(every=1, unit="epochs")
-    report: Cadence = Cadence(every=30, unit="seconds")
-
-    @field_validator("early_stop", mode="before")
-    @classmethod
-    def _patience(cls, value: Any) -> Any:
-        return {"patience": value} if isinstance(value, int) else value
-
-
-class Sparse(Strict):
-    """`sparse:` which implementation computes the sparse convolutions."""
-
-    backend: Literal["native", "minkowski"] = "native"
-
-
-class Dialect(Strict):
-    """A whole config file."""
-
-    experiment: str = "protodune"
-    trainer: dict[str, Any] = {"name": "basic"}
-    output_dir: str
-    store_inference: Storing | None = None
-    data: Data
-    model: dict[str, Any]
-    loss: dict[str, Any] | None = None
-    optimizer: dict[str, Any] | None = None
-    train: Train = Train()
-    metrics: dict[str, str] = {}
-    # hpcreco's own
-    seed: int = 0
-    schedule: dict[str, Any] | None = None
-    sparse: Sparse = Sparse()
-    parallel: Parallel = Parallel()
-    backend: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
-    rank_files: bool = False
-    tensorboard: bool = False
-
-    @field_validator("trainer", "model", "loss", "optimizer", "schedule", mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"name": value}
-        if isinstance(value, Mapping) and not isinstance(value.get("name"), str):
-            raise ValueError("expected the name of a class under the key `name`")
-        return value
-
-    @field_validator("store_inference", mode="before")
-    @classmethod
-    def _switch(cls, value: Any) -> Any:
-        return ({} if value else None) if isinstance(value, bool) else value
-
-    @field_validator("metrics", mode="before")
-    @classmethod
-    def _no_metrics(cls, value: Any) -> Any:
-        return {} if value is None else value
 
 
 def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
     """The `Run` that a raw config describes.
 
-    Raises ConfigError for every key that is unknown (with the nearest known one) or wrong; with `lenient`, unknown keys are left out with
-    a warning.
+    Raises ConfigError for every key that is unknown (with the nearest known one) or wrong; with `lenient`,
+    unknown keys are left out with a warning.
     """
     written = _build(Dialect, raw, lenient)
-    for key in ("full_y", "use_dist_sampler_train", "use_dist_sampler_valid"):
-        if key in written.data.model_fields_set:
-            LOG.debug("data.%s has no effect: %s", key, IGNORED[f"data.{key}"])
+    for key, why in IGNORED.items():
+        if key.removeprefix("data.") in written.data.model_fields_set:
+            LOG.debug("%s has no effect: %s", key, why)
     train = written.train
     made = settings.Settings(
         sources=_sources(written.data),
@@ -258,7 +122,8 @@ def _model(section: Mapping[str, Any], lenient: bool) -> Named:
         close = config.nearest(named.name, CELLNETS)
         hint = f"; did you mean {close!r}?" if close else ""
         raise ConfigError(
-            f"model.name: there is no model {named.name!r}; known are {', '.join(CELLNETS)}, and module:Class of your own{hint}"
+            f"model.name: there is no model {named.name!r}; known are {', '.join(CELLNETS)}, and "
+            f"module:Class of your own{hint}"
         )
     return named
 
@@ -300,7 +165,8 @@ def _rates(written: Dialect) -> settings.Rates:
 def _steps(data: Data) -> Steps:
     if data.batch_size != 1:
         raise ConfigError(
-            f"data.batch_size: must be 1 (one file per rank and step), found {data.batch_size}; for steps of n events, drawn from all "
+            f"data.batch_size: must be 1 (one file per rank and step), found {data.batch_size}; for steps "
+            "of n events, drawn from all "
             "files, give data.event_batch: n"
         )
     if data.event_batch is not None and data.cost_budget is not None:
@@ -336,7 +202,8 @@ def _sources(data: Data) -> settings.Sources:
     scale = data.transforms.scale
     if isinstance(scale, tuple) and len(scale) != n:
         raise ConfigError(
-            f"data.transforms.scale: {len(scale)} numbers for {n} data_path entries; give one each, or one for all"
+            f"data.transforms.scale: {len(scale)} numbers for {n} data_path entries; give one each, or one "
+            "for all"
         )
     return settings.Sources(
         paths=tuple(Path(path) for path in data.data_path),
@@ -364,7 +231,8 @@ def _per_path(value: Any, n: int, where: str, what: str) -> list[Any]:
         )
     if len(value) != n:
         raise ConfigError(
-            f"{where}: {len(value)} entries for {n} data_path entries; they are matched by position, null skips one"
+            f"{where}: {len(value)} entries for {n} data_path entries; they are matched by position, null "
+            "skips one"
         )
     return value
 
@@ -396,7 +264,8 @@ def _tpcs(value: Any, n: int) -> tuple[tuple[int, ...] | None, ...]:
     return tuple(out)
 
 
-# ---------------------------------------------------------------------------------------------- what fits together
+# ---------------------------------------------------------------------------------------------- what fits
+# together
 
 
 def _check(written: Dialect, made: settings.Settings) -> None:
@@ -417,13 +286,16 @@ def _check(written: Dialect, made: settings.Settings) -> None:
     own_step = written.data.event_batch is not None or written.data.cost_budget is not None
     if made.rates.scaling != "none" and own_step:
         raise ConfigError(
-            "train.lr_scaling: with data.event_batch or data.cost_budget a step is the same for any number of ranks, so there is nothing "
+            "train.lr_scaling: with data.event_batch or data.cost_budget a step is the same for any number "
+            "of ranks, so there is nothing "
             "to scale for; leave it out"
         )
     if made.model.name in CELLNETS:
         expected = made.model.arguments["nInputFeatures"] - made.reading.extra_features
         if expected < 1:
             raise ConfigError(
-                f"model.nInputFeatures: {made.model.arguments['nInputFeatures']} leaves no charge beside the {made.reading.extra_features} "
-                "columns of data.transforms.z_segments; expected the number of planes plus the number of segments"
+                f"model.nInputFeatures: {made.model.arguments['nInputFeatures']} leaves no charge beside "
+                f"the {made.reading.extra_features} "
+                "columns of data.transforms.z_segments; expected the number of planes plus the number of "
+                "segments"
             )

@@ -1,9 +1,10 @@
-"""Which xy shards a run reads: folders, inclusive ranges of file indices, TPC filters, matched by position."""
+"""Which xy shards a run reads: folders, inclusive ranges of file indices, TPC filters, matched by
+position.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ _KEYS = {"train": "data.train_i", "validation": "data.inference_i"}
 
 
 def find(run: Run, part: str) -> list[Path] | None:
-    """The xy files of `part` ("train" or "validation"), sorted by full path; None when the config does not name the part.
+    """The xy files of `part` ("train" or "validation"), sorted by full path; None when the config does not
+    name the part.
 
     Raises ConfigError, naming folder and range, when a folder is missing, holds no xy files, or none in the range.
     """
@@ -47,9 +49,9 @@ def settings_of(run: Run) -> Settings:
 
 def source_position(sources: Sources, file: Path) -> int | None:
     """Position in `sources.paths` of the folder that holds `file`; None when it comes from elsewhere."""
-    folder = os.path.abspath(file.parent)
+    folder = file.parent.absolute()
     for position, path in enumerate(sources.paths):
-        if os.path.abspath(path) == folder:
+        if path.absolute() == folder:
             return position
     return None
 
@@ -82,7 +84,8 @@ def _in_folder(folder: Path, wanted: Range, tpcs: tuple[int, ...] | None, key: s
     if not in_range:
         indices = sorted({name.index for name in shards})
         raise ConfigError(
-            f"{key}: [{low}, {high}] takes no file of {folder}, whose {len(shards)} xy files have indices {_spans(indices)}"
+            f"{key}: [{low}, {high}] takes no file of {folder}, whose {len(shards)} xy files have the indices "
+            f"{_spans(indices)}"
         )
     chosen = [name for name in in_range if tpcs is None or _of_tpcs(name, tpcs)]
     if not chosen:

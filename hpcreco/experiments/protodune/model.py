@@ -17,7 +17,8 @@ from hpcreco.nn.uresnet import UResNet
 class SparseCellNet(UResNet):
     """The sparse UResNet backbone under its users' argument names; see `settings.CellNet` for what they mean.
 
-    `levels[k]` treats every drift slice by itself for k < n_2D; `momentum` is the kept fraction of the old running mean.
+    `levels[k]` treats every drift slice by itself for k < n_2D; `momentum` is the kept fraction of the old
+    running mean.
     """
 
     def __init__(self, arguments: CellNet, backend: str | None = None) -> None:
@@ -61,7 +62,8 @@ def _binary(arguments: Mapping[str, Any], backend: str | None) -> nn.Module:
 _MODELS = {"cellnet_binary": _binary}
 
 _GONE = {
-    "cellnet_charge": "charge regression is not in this version of hpcreco; cellnet_binary finds the voxels that hold charge"
+    "cellnet_charge": "charge regression is not in this version of hpcreco; cellnet_binary finds which voxels "
+    "hold charge"
 }
 
 

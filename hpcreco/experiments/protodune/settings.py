@@ -1,4 +1,4 @@
-"""What a ProtoDUNE run is made of, after its config has been read: the part of `Run` that the core does not look into."""
+"""What a ProtoDUNE run is made of once its config is read: the part that the core does not look into."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Named(Strict):
     """A class by name (``Adam``, ``BCEL1Loss``, ``mypackage.losses:MyLoss``) and its arguments."""
 
     name: str
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Sources(Strict):
     """Folders of xy shards and which of their files to take; all tuples run parallel to `paths`.
 
-    `train` and `validation` hold inclusive ranges of file indices, None for a folder to skip; they are None themselves when the run
-    does not train, or has nothing to validate. `tpcs` filters both.
+    `train` and `validation` hold inclusive ranges of file indices, None for a folder to skip; they are None
+    themselves when the run does not train, or has nothing to validate. `tpcs` filters both.
     """
 
     paths: tuple[Path, ...]
@@ -43,8 +43,9 @@ class Noise(Strict):
 class Transforms(Strict):
     """What happens to an event on reading, in this order.
 
-    coord_lim: [low, high) per axis, None for no limit; in training only. z_segments: upper bounds along z; a one-hot column each.
-    noise: on the charges. round: charges to so many decimals. scale: factor on the labels, one for all folders or one each.
+    coord_lim: [low, high) per axis, None for no limit; in training only. z_segments: upper bounds along z, a
+    one-hot column each. noise: on the charges. round: charges to so many decimals. scale: factor on the labels,
+    one for all folders or one each.
     """
 
     coord_lim: tuple[Range | None, Range | None, Range | None] | None = None
@@ -61,7 +62,8 @@ class Transforms(Strict):
 
 
 class Normalise(Strict):
-    """Squeeze charges, which reach 1e5 electrons, into the size networks learn from: asinh(q / scale), or sign(q) log(1 + |q| / scale).
+    """Squeeze charges, which reach 1e5 electrons, into the size networks learn from: asinh(q / scale), or
+    sign(q) log(1 + |q| / scale).
 
     `scale` is about the charge of a small deposit.
     """
@@ -71,7 +73,7 @@ class Normalise(Strict):
 
 
 class Reading(Strict):
-    """How an event becomes network input. `threshold`: labels become label > threshold; without it they stay charges."""
+    """How an event becomes network input. `threshold`: labels become label > threshold, else they stay."""
 
     threshold: float | None = None
     transforms: Transforms = Transforms()
@@ -86,9 +88,10 @@ class Reading(Strict):
 class CellNet(Strict):
     """Arguments of the sparse UResNet, by their original names.
 
-    nChannels: width of the finest level. nStrides: number of levels. n_2D: number of the finest levels that treat each drift slice by
-    itself. reps: residual blocks per level. downsample: (kernel, stride) along y and z, downsample_t: along drift. momentum: fraction of
-    the old running mean that batch normalisation keeps. leakiness: slope of the activation below 0.
+    nChannels: width of the finest level. nStrides: number of levels. n_2D: number of the finest levels that
+    treat each drift slice by itself. reps: residual blocks per level. downsample: (kernel, stride) along y
+    and z, downsample_t: along drift. momentum: fraction of the old running mean that batch normalisation
+    keeps. leakiness: slope of the activation below 0.
     """
 
     spatial_size: Triple = (1024, 1024, 512)
@@ -118,7 +121,7 @@ class ChargeCellNet(CellNet):
 
 
 class Rates(Strict):
-    """Learning rate: scaling with the number of ranks, warm-up, and a torch scheduler moved by steps or epochs.
+    """Learning rate: scaling with the number of ranks, warm-up, a torch scheduler moved by steps or epochs.
 
     `metric` is the summary column that ReduceLROnPlateau watches.
     """
@@ -141,5 +144,5 @@ class Settings(Strict):
     loss: Named | None = None
     optimizer: Named | None = None
     rates: Rates = Rates()
-    metrics: dict[str, str] = {}
+    metrics: dict[str, str] = Field(default_factory=dict)
     sparse_backend: str | None = None

@@ -29,7 +29,7 @@ _USER = "user/"  # marks the sums of the config's own metrics
 
 
 class Objective:
-    """What a network is judged by. Rides on the model, since a step knows no more than the model and the batch.
+    """What a network is judged by. Rides on the model: a step knows no more than the model and the batch.
 
     The loss is looked up when it is first needed: inference on data without truth needs none.
     """
@@ -57,16 +57,19 @@ def build_model(run: Run) -> nn.Module:
 
 
 def optimization(run: Run, network: nn.Module, stage: Stage, pace: Pace) -> Optimization:
-    """The config's optimizer and schedule over the parameters that train. Raises ConfigError before the first step."""
+    """The config's optimizer and schedule over what trains; ConfigError here, not at the first step."""
     settings = settings_of(run)
     objective(network).loss  # noqa: B018  (a loss that cannot be used should fail here)
     objective(network).metrics  # noqa: B018
     assert settings.optimizer is not None  # the dialect sees to that when there are files to train on
     rates, scheduler = settings.rates, settings.rates.scheduler
-    return schedule.build(
+    optimizer = schedule.build_optimizer(
         [p for p in network.parameters() if p.requires_grad],
         settings.optimizer.name,
         settings.optimizer.arguments,
+    )
+    moved = schedule.RateSchedule(
+        optimizer,
         pace,
         scaling=rates.scaling,
         warmup_epochs=rates.warmup_epochs,
@@ -77,6 +80,7 @@ def optimization(run: Run, network: nn.Module, stage: Stage, pace: Pace) -> Opti
         epochs=run.epochs,
         iterations=run.iterations,
     )
+    return Optimization(optimizer, moved)
 
 
 def objective(network: nn.Module) -> Objective:
@@ -111,7 +115,9 @@ def step(network: nn.Module, batch: Batch, context: Context) -> Outcome:
 
 
 def count(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-    """Sums for the summary: the config's metrics, counts for the balanced accuracy, score histograms of true and ghost voxels."""
+    """Sums for the summary: the config's metrics, counts for the balanced accuracy, score histograms of true
+    and ghost voxels.
+    """
     scores, labels = outputs["probability"], batch[LABELS]
     true = (labels > 0).reshape(-1)
     return {

@@ -1,4 +1,6 @@
-"""The yinf shard of ProtoDUNE: what a network says of every candidate voxel of an xy shard, row by row in the same order."""
+"""The yinf shard of ProtoDUNE: what a network says of every candidate voxel of an xy shard, row by row in the
+same order.
+"""
 
 from __future__ import annotations
 
