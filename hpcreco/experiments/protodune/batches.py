@@ -1,4 +1,4 @@
-"""Which xy files a folder of parsed files asks for: groups by (event type, index, TPC), split into batches of events."""
+"""Which xy files a folder of parsed files asks for: groups of (event type, index, TPC), split into batches."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def groups(
     index_range: tuple[int, int] | None,
     inspect: Callable[[Path], Source],
 ) -> list[Group]:
-    """Groups of a folder in sorted order. A group that cannot be tiled carries its problem; the others are not affected.
+    """Groups of a folder in sorted order; one that cannot be tiled carries its problem, the others go on.
 
     `y_types` are searched in order; empty for data without truth. `inspect` opens a parsed file's header.
     """
@@ -103,9 +103,7 @@ def _group(
         if not y_types:
             return Group(x_name, x, None, "")
         if not y_type:
-            problem = (
-                f"{x_name.path}: no truth file of type {', '.join(y_types)} beside it; use --y-type none for real data"
-            )
+            problem = f"{x_name.path}: no {' or '.join(y_types)} file beside it; --y-type none is for data without truth"
             return Group(x_name, x, None, "", problem)
         y = inspect(_only(members, y_type).path)
     except (RuntimeError, ValueError, OSError) as error:
@@ -114,7 +112,9 @@ def _group(
         return Group(x_name, None, None, "", str(error))
     problem = ""
     if x.n_events != y.n_events:
-        problem = f"{x.path} holds {x.n_events} events but {y.path} holds {y.n_events}: they must belong together"
+        problem = (
+            f"{x.path} holds {x.n_events} events but {y.path} holds {y.n_events}: they must belong together"
+        )
     return Group(x_name, x, y, y_type, problem)
 
 

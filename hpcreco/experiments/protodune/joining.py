@@ -36,7 +36,7 @@ def shift(face: Face, voxel_mm: Sequence[float], origin_mm: Sequence[float], t0_
 
 
 def place(coords: np.ndarray, face: Face, by: Shift, legacy_mirror: bool = False) -> np.ndarray:
-    """Local voxels (N, 3) -> common frame. Face 1 is mirrored along x: cell i covers [i, i + 1), so it becomes n - 1 - i.
+    """Local voxels (N, 3) -> common frame. Face 1 is mirrored: cell i covers [i, i + 1) and becomes n - 1 - i.
 
     `legacy_mirror` gives the original's n - i, which lies one cell too far.
     """

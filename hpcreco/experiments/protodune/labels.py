@@ -12,8 +12,9 @@ import numpy as np
 class CoarseTruth:
     """All true cells of one event in lexicographic (x, y, z) order.
 
-    coords : int32 (M, 3); values : float32 (M, k), summed; track_id, pdg : int32 (M,) of the track with most of the first value, or
-    None
+    coords : int32 (M, 3)
+    values : float32 (M, k), summed
+    track_id, pdg : int32 (M,) of the track with most of the first value, or None
     """
 
     coords: np.ndarray

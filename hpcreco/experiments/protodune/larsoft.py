@@ -1,8 +1,8 @@
-"""Geometry from a wire dump of the experiment's own software (the JSON layout of Wire-Cell), for real data and other detectors.
+"""Geometry from a wire dump of the experiment's own software, for real data and other detectors.
 
-The dump lists anodes, their faces, the faces' planes and the planes' wires with end points in mm. A plane
-becomes a direction, a pitch and an offset fitted to its wires; the strip and overlap machinery is the same
-as for the built-in numbers.
+The dump (the JSON layout of Wire-Cell) lists anodes, their faces, the faces' planes and the planes' wires
+with end points in mm. A plane becomes a direction, a pitch and an offset fitted to its wires; the strip and
+overlap machinery is the same as for the built-in numbers.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ XY = Schema(
             (
                 Field("coords", "int32", AXES, unit="coarse cell"),
                 Field("features", "float32", (), unit="electrons"),  # charge shared to the cell, by plane
-                Field("labels", "float32", (), optional=True),  # first truth value of the cell, 0 without truth
+                Field("labels", "float32", (), optional=True),  # first truth value of the cell, else 0
             ),
         ),
         Table(
@@ -64,7 +64,7 @@ XY = Schema(
         Attribute("geometry_digest", "str"),
         Attribute("source_digests", "strs"),
         Attribute("source_files", "strs", volatile=True),
-        Attribute("recipe", "json", required=False, volatile=True),  # all that decides the content: is it stale?
+        Attribute("recipe", "json", required=False, volatile=True),  # what decides whether it is stale
     ),
 )
 

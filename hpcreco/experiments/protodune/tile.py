@@ -1,0 +1,254 @@
+"""The verb ``tile``: parsed files of one TPC -> xy shards of candidate voxels."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcreco.experiments.protodune import names
+from hpcreco.filewise import Job, add_filewise_arguments
+
+if TYPE_CHECKING:
+    from hpcreco.experiments.protodune.batches import Batch
+    from hpcreco.experiments.protodune.xy_writer import XYWriter
+
+LOG = logging.getLogger("hpcreco")
+
+EPILOG = """\
+examples:
+  hpcreco tile -i parsed -o xy -t 1                      every group of TPC 1, one xy file each hpcreco tile
+  -i parsed -o xy -t 1 -b 20 -n 8           20 events a file, 8 threads mpiexec -n 4 hpcreco tile -i parsed
+  -o xy -t 1         four workers (also under srun, or as Slurm array tasks) hpcreco tile -i real -o xy -t 2
+  --y-type none --dead-channels recorded
+
+A group is one (event type, index, TPC): its channel file and the first truth file found in the order of
+--y-type. Finished files are skipped; missing, broken or stale ones (other input, options or geometry) are
+made again. A relative -o is taken below $BASE_DIR when that is set. Threads and workers never change a bit
+of the result.
+"""
+
+
+class TileUsageError(ValueError):
+    """Options of tile that contradict each other or the file system."""
+
+    exit_code = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the original program keep their letter and meaning."""
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add(
+        "-i",
+        "--input",
+        type=Path,
+        required=True,
+        metavar="PARSED",
+        help="folder of parsed files (.h5, or legacy .npz)",
+    )
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="XY",
+        help="folder for the xy files, made if missing",
+    )
+    add("-t", "--tpc", type=int, default=1, help="TPC number (default: 1)")
+    add(
+        "-b",
+        "--batch-size",
+        type=int,
+        metavar="EVENTS",
+        help="events per xy file (default: all of a group in one)",
+    )
+    add("-n", "--threads", type=int, help="threads per worker (default: cores / workers on this machine)")
+    add(
+        "--x-type",
+        default="wire",
+        choices=("wire", "hit"),
+        help="product that holds the channels (default: wire)",
+    )
+    add(
+        "--y-type",
+        default=",".join(names.TRUTH_PRODUCTS),
+        metavar="TYPES",
+        help="truth products in the order to look for them, or none for data without truth (default: %(default)s)",
+    )
+    add(
+        "--downsample",
+        default="8,4,4",
+        metavar="X,Y,Z",
+        help="fine voxels per coarse cell (default: %(default)s)",
+    )
+    add(
+        "--threshold",
+        type=float,
+        default=1e-3,
+        metavar="E",
+        help="a sample counts above this (default: %(default)s)",
+    )
+    add(
+        "--dead-channels",
+        default="none",
+        metavar="WHICH",
+        help="local channels that are always active and carry no charge: none, recorded (as the channel file lists "
+        "them), numbers and ranges (12,40-47), or a text file of these (default: none)",
+    )
+    add("--no-active-none", action="store_true", help="pixels that a plane does not cover are inactive in it")
+    add("--clip-negative", action="store_true", help="negative samples count as zero when charge is shared")
+    add(
+        "--legacy-rounding",
+        action="store_true",
+        help="a wire whose share rounds to 0.000 does not light a pixel",
+    )
+    add(
+        "--save-pixel",
+        action="store_true",
+        help="also write the fine candidates, in the folder of the parsed files",
+    )
+    add(
+        "--index-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="only groups with LOW <= index <= HIGH",
+    )
+    add("--geometry", default="pdsp", help="pdsp or larsoft:<wire dump .json.bz2> (default: %(default)s)")
+    add("--compression", default="default", help="default, none, lzf, gzip-0 ... gzip-9")
+    add_filewise_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tile what is not finished; exit code 0, or 1 when a group failed."""
+    from hpcreco import collective, filewise
+    from hpcreco.experiments.protodune import batches
+
+    folder = output_folder(args.output)
+    writer = _writer(args)
+    ranks = collective.connect()
+    planned: list[Batch] | None = None
+    if ranks.rank == 0:
+        planned = _plan(args, folder)
+        if not args.dry_run:
+            _remove(batches.leftovers(planned, folder))
+    by_key = {batch.key: batch for batch in ranks.broadcast(planned)}
+    jobs = [_job(batch, writer) for batch in by_key.values()]
+    return filewise.run(
+        jobs,
+        lambda job: writer.write(by_key[job.key]),
+        finished=lambda job: writer.finished(by_key[job.key]),
+        title=f"tile TPC {args.tpc}",
+        report=folder / f"tile-TPC{args.tpc}.json",
+        collective=ranks,
+        **filewise.options(args),
+    )
+
+
+def output_folder(output: Path) -> Path:
+    """`output`, below $BASE_DIR when it is relative and that is set."""
+    base = os.environ.get("BASE_DIR")
+    return Path(base) / output if base and not output.is_absolute() else output
+
+
+def _writer(args: argparse.Namespace) -> XYWriter:
+    from hpcreco.experiments.protodune import geometry
+    from hpcreco.experiments.protodune.tiling.tiler import TilingOptions
+    from hpcreco.experiments.protodune.xy_writer import XYWriter
+
+    detector = geometry.load(args.geometry)
+    detector.face(args.tpc)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise TileUsageError(f"--batch-size {args.batch_size}: at least one event per file")
+    recorded = args.dead_channels == "recorded"
+    options = TilingOptions(
+        downsample=_three(args.downsample),
+        threshold=args.threshold,
+        active_none=not args.no_active_none,
+        dead_channels=() if recorded else channel_list(args.dead_channels),
+        clip_negative=args.clip_negative,
+        legacy_rounding=args.legacy_rounding,
+    )
+    return XYWriter(
+        geometry=detector,
+        options=options,
+        x_type=args.x_type,
+        threads=args.threads or _cores_per_worker(),
+        compression=args.compression,
+        recorded_dead=recorded,
+        pixel_dir=args.input if args.save_pixel else None,
+    )
+
+
+def _plan(args: argparse.Namespace, folder: Path) -> list[Batch]:
+    from hpcreco.experiments.protodune import batches, xy_writer
+
+    if not args.input.is_dir():
+        raise TileUsageError(f"{args.input}: no such folder of parsed files")
+    y_types = () if args.y_type == "none" else tuple(args.y_type.split(","))
+    unknown = [y for y in y_types if y not in names.PRODUCTS]
+    if unknown:
+        raise TileUsageError(
+            f"--y-type {unknown[0]}: no such product; choose from {', '.join(names.TRUTH_PRODUCTS)}"
+        )
+    index_range = tuple(args.index_range) if args.index_range else None
+    found = batches.groups(args.input, args.tpc, args.x_type, y_types, index_range, xy_writer.inspect)
+    if not found:
+        raise TileUsageError(
+            f"{args.input}: no {args.x_type} file of TPC {args.tpc}"
+            + (f" with index in {list(index_range)}" if index_range else "")
+            + "; names look like reco_BeamCosmic_001_wire-TPC1.h5"
+        )
+    return [batch for group in found for batch in batches.plan(group, folder, args.batch_size)]
+
+
+def _job(batch: Batch, writer: XYWriter) -> Job:
+    sources = [source.path for source in (batch.group.x, batch.group.y) if source is not None]
+    recipe = json.dumps(writer.recipe(batch), sort_keys=True)
+    size = sum(path.stat().st_size for path in sources) // batch.n_batches
+    return Job(batch.key, tuple(sources), writer.outputs(batch), recipe, size)
+
+
+def _remove(paths: list[Path]) -> None:
+    for path in paths:
+        LOG.warning("%s: left over from another batch size, removed", path)
+        path.unlink()
+
+
+def _three(text: str) -> tuple[int, int, int]:
+    try:
+        x, y, z = (int(part) for part in text.split(","))
+    except ValueError:
+        raise TileUsageError(f"--downsample {text}: expected three whole numbers, e.g. 8,4,4") from None
+    return x, y, z
+
+
+def channel_list(text: str) -> tuple[int, ...]:
+    """``none``, ``12,40-47`` or the path of a text file of such numbers -> sorted channels."""
+    if text == "none":
+        return ()
+    if Path(text).is_file():
+        lines = Path(text).read_text().splitlines()
+        text = " ".join(line.split("#")[0] for line in lines)
+    channels: set[int] = set()
+    for part in text.replace(",", " ").split():
+        low, dash, high = part.partition("-")
+        try:
+            channels.update(range(int(low), int(high if dash else low) + 1))
+        except ValueError:
+            raise TileUsageError(
+                f"--dead-channels: {part!r} is neither a channel, a range, nor a file"
+            ) from None
+    return tuple(sorted(channels))
+
+
+def _cores_per_worker() -> int:
+    from hpcreco import world
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // max(1, world.detect().local_size))
