@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,10 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--xy", type=Path, action="append", default=[], metavar="DIR", help="where the xy files are, if they were moved"
     )
     parser.add_argument("-o", "--out", type=Path, help="folder to write (default: RUN/report)")
+    parser.add_argument("--no-pictures", action="store_true", help="only text and tables")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the report and print its text."""
+    from hpcreco.experiments.protodune.analysis.tables import text_report, write_tables
+
     epoch, paths = _choose(args.run, args.epoch)
     cut = parse_cut(args.true_cut) if args.true_cut else None
     joined = join(paths, args.xy, cut, args.all_truth)
@@ -67,9 +70,16 @@ def run(args: argparse.Namespace) -> int:
         "yinf files": len(paths),
         "true voxels": joined.describe(args.all_truth),
     }
-    text = write(args.out or base / "report", joined.samples, heading, args.threshold, _training(base))
-    sys.stdout.write(text)
-    print(f"\nwritten to {args.out or base / 'report'}")
+    folder = args.out or base / "report"
+    with replacing(folder) as temporary:
+        text = text_report(heading, joined.samples, args.threshold)
+        (temporary / "report.txt").write_text(text)
+        write_tables(temporary, joined.samples, args.threshold)
+        if not args.no_pictures:
+            from hpcreco.experiments.protodune.analysis.figures import write_figures
+
+            write_figures(temporary, joined.samples, args.threshold, _training(base))
+    print(f"{text}\nwritten to {folder}")
     return 0
 
 
@@ -143,29 +153,17 @@ def _meaning(cut: Cut, label: str) -> str:
     return f"label > {value:g} {label}{given}"
 
 
-def write(
-    folder: Path,
-    samples: Sequence[Sample],
-    heading: Mapping[str, object],
-    threshold: float | None,
-    training: Sequence[Mapping[str, float]] = (),
-) -> str:
-    """Write text, tables and pictures to `folder`, all or nothing; returns the text."""
-    from hpcreco.experiments.protodune.analysis.figures import write_figures
-    from hpcreco.experiments.protodune.analysis.tables import text_report, write_tables
-
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `folder` at the end, or vanishes on an exception."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
     temporary.mkdir()
     try:
-        text = text_report(heading, samples, threshold)
-        (temporary / "report.txt").write_text(text)
-        write_tables(temporary, samples, threshold)
-        write_figures(temporary, samples, threshold, training)
+        yield temporary
         _replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return text
 
 
 def _replace(new: Path, folder: Path) -> None:

@@ -31,7 +31,7 @@ def write_figures(
 
 def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     """Purity against efficiency: the network, its working point, the break-even line, the best cut on a feature."""
-    figure = Figure(figsize=(7.5, 7), layout="constrained")
+    figure = Figure(figsize=(7, 6.7 + 0.8 * len(samples)), layout="constrained")
     axis = figure.add_subplot()
     axis.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
     axis.text(0.04, 0.055, "purity = efficiency", color="0.5", fontsize=9, rotation=45, rotation_mode="anchor")
@@ -40,7 +40,7 @@ def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="efficiency", ylabel="purity", aspect="equal")
     axis.set_title("purity and efficiency of voxels called true, mean of events")
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower left", fontsize=9, bbox_to_anchor=(0.0, 0.12))
+    figure.legend(loc="outside lower left", fontsize=9, frameon=False)
     return figure
 
 
@@ -77,7 +77,9 @@ def draw_scores(samples: Sequence[Sample], threshold: float | None) -> Figure:
             height = total[1:].copy()
             height[0] += total[0]  # scores of 0 exactly belong to the first visible bin
             n = max(sample.n_events, 1)
-            axis.stairs(height / n, edges, color=colour, linewidth=1.8, label=name, fill=name != "true", alpha=0.85)
+            filled = name != "true"
+            style = {"fill": True, "alpha": 0.7} if filled else {"linewidth": 2, "zorder": 3}
+            axis.stairs(height / n, edges, color=colour, label=name, **style)
         cut = THRESHOLDS[working_index(sample, threshold)]
         axis.axvline(cut, color="k", linestyle="--", linewidth=1, label=f"threshold {cut:.2f}")
         axis.set(yscale="log", xlim=(0, 1), xlabel="score", ylabel="voxels per event", title=sample.name)
@@ -109,7 +111,7 @@ def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
     axis.invert_yaxis()
     axis.bar_label(axis.containers[0], fmt="{:,.0f}", padding=4)
     axis.set(xscale="log", xlabel="voxels per event")
-    axis.set_xlim(right=max([*values, 10]) * 4)
+    axis.set_xlim(min([1.0, *(v for v in values if v > 0)]), max([*values, 10]) * 4)
     axis.grid(axis="x", alpha=0.3)
     return figure
 
@@ -132,6 +134,7 @@ def draw_training(rows: Sequence[Mapping[str, float]]) -> Figure:
             if np.isfinite(values).any():
                 axis.plot(epochs, values, style, color=colour, markersize=3.5, label=part)
         axis.set(xlabel="epoch", title=name)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=9)
     return figure

@@ -1,0 +1,167 @@
+"""Event displays: pictures that show something, pages that hold the event."""
+
+import argparse
+import base64
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcreco.experiments.protodune import display
+from hpcreco.experiments.protodune.display.pictures import Frame, draw_wires, project
+from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
+
+
+def run(*arguments) -> int:
+    parser = argparse.ArgumentParser()
+    display.add_arguments(parser)
+    return display.run(parser.parse_args([str(a) for a in arguments]))
+
+
+class Page(HTMLParser):
+    """Elements of a page, and the text of those with an id."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str | None] = []
+        self.links: list[str] = []
+        self.title = ""
+        self.texts: dict[str, str] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.links += [v for k, v in attributes if k in ("src", "href")]
+        if tag not in ("meta", "input", "br"):
+            self.open.append(values.get("id") or tag)
+
+    def handle_endtag(self, tag):
+        self.open.pop()
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts[self.open[-1]] = self.texts.get(self.open[-1], "") + data
+
+
+def event_of(page: Page) -> dict:
+    data = json.loads(page.texts["event"])
+    types = {"coords": "<i2", "flags": "u1", "scores": "<f4", "charge": "<f4", "true_charge": "<f4"}
+    return data | {k: np.frombuffer(base64.b64decode(data[k]), t) for k, t in types.items() if k in data}
+
+
+def drawn(path: Path) -> np.ndarray:
+    from matplotlib.image import imread
+
+    picture = imread(path)[..., :3]
+    assert min(picture.shape[:2]) > 300
+    return picture
+
+
+def test_yinf_event_as_picture_and_page(toy_run, tmp_path, capsys):
+    made = toy_run()
+    assert run(made.yinf[0], "--event", 11, "--out", tmp_path / "pictures", "--threshold", 0.4) == 0
+    png, page = (Path(line) for line in capsys.readouterr().out.split())
+    picture = drawn(png)
+    # every class of the difference panel is there, in its colour
+    for colour in ("#0072B2", "#E69F00", "#000000", "#CC79A7"):
+        rgb = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
+        assert (np.abs(picture - rgb).max(-1) < 0.02).sum() > 50, colour
+    event = made.events["Mu"][1]
+    found = Page(page.read_text())
+    assert found.open == []
+    assert found.links == []  # nothing is loaded from elsewhere
+    assert "event 11" in found.texts["title"]
+    data = event_of(found)
+    n = len(event.coords)
+    missed = event.truth[-3:]
+    np.testing.assert_array_equal(data["coords"].reshape(-1, 3), np.concatenate([event.coords, missed]))
+    np.testing.assert_array_equal(data["scores"][:n], event.scores)
+    np.testing.assert_array_equal(data["flags"][:n], 1 + 2 * (event.labels > 0.001))
+    np.testing.assert_array_equal(data["flags"][n:], 2)
+    np.testing.assert_allclose(data["charge"][:n], event.features.mean(1), rtol=1e-5)
+    assert data["threshold"] == 0.4
+    assert not list(png.parent.glob(".*"))
+
+
+def test_the_page_runs_in_a_browser(toy_run, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs chromium or chrome to run the page")
+    made = toy_run()
+    run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
+    page = next(tmp_path.glob("*.html"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", f"--user-data-dir={tmp_path}/user"]
+    text = subprocess.run(
+        [browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    event = made.events["Mu"][0]
+    called, true = event.scores.astype(float) > 0.4, event.labels > 0.001
+    assert f"purity {(called & true).sum() / called.sum():.3f}" in text
+    assert f"efficiency {(called & true).sum() / true.sum():.3f}" in text
+    assert "ghost, called true" in text
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_xy_event_before_inference(toy_run, tmp_path, truth):
+    made = toy_run(truth=truth)
+    assert run(made.xy[0], "--out", tmp_path, "--true-cut", "5000e", "--units", "cells") == 0
+    data = event_of(Page(next(tmp_path.glob("*.html")).read_text()))
+    event = made.events["Mu"][0]
+    assert data["has_truth"] == truth
+    assert "scores" not in data
+    assert data["unit"] == "cells"
+    np.testing.assert_array_equal(data["flags"] & 2 > 0, np.r_[event.labels > 5000, [True] * 3] if truth else 0 * event.labels)
+    assert drawn(next(tmp_path.glob("*.png"))).std() > 0.02
+
+
+def test_projection_keeps_single_voxels_and_the_largest_value():
+    points = np.array([[0, 0, 0], [0, 0, 999], [5, 0, 999], [3, 700, 500]])
+    frame = Frame(np.zeros(3, int), np.array([6, 701, 1000]), np.array([6.0, 8.0, 8.0]), np.zeros(3), "mm")
+    image = project(points, np.array([1.0, 2.0, 3.0, 4.0]), 2, 1, frame)
+    assert np.isfinite(image).sum() == 3
+    assert image[0, 0] == 1
+    assert image[0, -1] == 3
+    assert image[-1, image.shape[1] // 2] == 4
+    assert max(image.shape) <= 260
+
+
+def test_wire_image_has_every_signal(tmp_path):
+    tick, channel = np.array([10, 3000, 5999]), np.array([0, 1700, 2559])
+    image = WireImage("wires", 0, 6000, 2560, tick, channel, np.array([900.0, 5000.0, 20000.0]), (("U", 0, 800),))
+    figure = draw_wires(image)
+    shown = np.asarray(figure.axes[0].images[0].get_array().filled(np.nan))
+    assert np.isfinite(shown).sum() == 3
+    figure.savefig(tmp_path / "wires.png")
+    assert drawn(tmp_path / "wires.png").std() > 0.02
+
+
+def test_an_event_without_voxels_is_still_displayed(tmp_path):
+    from hpcreco.experiments.protodune.display.page import page
+    from hpcreco.experiments.protodune.display.pictures import draw_scene
+
+    none = np.zeros((0, 3), np.int32)
+    scene = Scene("empty", 0, (6.0, 8.0, 8.0), none, np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0))
+    draw_scene(scene, 0.5).savefig(tmp_path / "empty.png")
+    assert len(event_of(Page(page(scene, 0.5)))["coords"]) == 0
+
+
+def test_a_title_cannot_break_the_page():
+    from hpcreco.experiments.protodune.display.page import page
+
+    none = np.zeros((0, 3), np.int32)
+    scene = Scene("</script><b>x", 0, (6.0, 8.0, 8.0), none, np.zeros(0), truth_unit="</script>")
+    found = Page(page(scene, 0.5))
+    assert found.texts["title"] == "</script><b>x"
+    assert event_of(found)["truth_unit"] == "</script>"
+
+
+def test_what_cannot_be_displayed(toy_run, tmp_path):
+    made = toy_run()
+    with pytest.raises(DisplayError, match="it has 10, 11, 12"):
+        run(made.xy[0], "--event", 3, "--out", tmp_path)
+    with pytest.raises(DisplayError, match="there is no file"):
+        run(tmp_path / "nothing.h5")
