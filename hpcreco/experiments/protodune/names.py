@@ -1,9 +1,9 @@
 """The grammar of ProtoDUNE file names, and tables of files grouped by what their names say.
 
-A name is a free prefix, then ``<EventType><sep><index><sep><product>`` (each separator is any one character), then a
-character that is not part of a word, or the end: ``reco_BeamCosmic_001_wire-TPC1.h5``. Anywhere in the name there may be
-a TPC (``TPC<digits>``, or ``TPCJ1-5-10`` for several), a batch (``batch<digits>``), and in front an epoch
-(``epoch<digits>-``).
+A name is a free prefix, then ``<EventType><sep><index><sep><product>`` (each separator is any one
+character), then a character that is not part of a word, or the end: ``reco_BeamCosmic_001_wire-TPC1.h5``.
+Anywhere in the name there may be a TPC (``TPC<digits>``, or ``TPCJ1-5-10`` for several), a batch
+(``batch<digits>``), and in front an epoch (``epoch<digits>-``).
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from pathlib import Path
 
 EVENT_TYPES = ("Mu", "Electron", "Pion", "BeamCosmic", "protoDUNE")
 PRODUCTS = (
-    "root energy depo depoElectron wire hit xy pixel yinf mcbeamcosmic mcparticle spacepoint wirecell calo calonosce"
-).split()
+    *("root", "energy", "depo", "depoElectron", "wire", "hit", "xy", "pixel", "yinf"),
+    *("mcbeamcosmic", "mcparticle", "spacepoint", "wirecell", "calo", "calonosce"),
+)
 TRUTH_PRODUCTS = ("energy", "depo", "depoElectron")
 KEYS = ("event_type", "index", "product", "tpc", "batch", "epoch")
 
 _CORE = re.compile(
-    rf"(?P<event_type>{'|'.join(EVENT_TYPES)}).(?P<index>\d+).(?P<product>{'|'.join(PRODUCTS)})(?=\W|$)", re.DOTALL
+    rf"(?P<event_type>{'|'.join(EVENT_TYPES)}).(?P<index>\d+).(?P<product>{'|'.join(PRODUCTS)})(?=\W|$)",
+    re.DOTALL,
 )
 # "TPC1*" means coordinates relative to TPC 1 with a wider coverage: not a TPC number.
 _TPC = re.compile(r"TPC(\d+)(?![\d*])")
@@ -79,14 +81,15 @@ def require(path: str | Path) -> FileName:
     name = parse(path)
     if name is None:
         raise FileNameError(
-            f"{path}: the file name must contain <EventType>_<index>_<product>, e.g. reco_BeamCosmic_001_wire-TPC1.h5 "
+            f"{path}: the file name must contain <EventType>_<index>_<product>, "
+            "e.g. reco_BeamCosmic_001_wire-TPC1.h5 "
             f"(event types: {', '.join(EVENT_TYPES)}; products: {', '.join(PRODUCTS)})"
         )
     return name
 
 
 def compose(event_type: str, index: int, product: str, tpc: int | None = None, suffix: str = ".h5") -> str:
-    """Build a parsed file's name: ``reco_BeamCosmic_001_wire-TPC1.h5``; single particles get a ``single`` prefix."""
+    """Build a parsed file's name, ``reco_BeamCosmic_001_wire-TPC1.h5``; one particle: ``reco_single...``."""
     prefix = "reco_" if event_type in ("BeamCosmic", "protoDUNE") else "reco_single"
     tail = "" if tpc is None else f"-TPC{tpc}"
     return f"{prefix}{event_type}_{index:03d}_{product}{tail}{suffix}"
@@ -112,7 +115,7 @@ Table = dict[tuple, list[FileName]]
 
 
 def scan(paths: Iterable[str | Path]) -> tuple[list[FileName], list[Path]]:
-    """Split paths (folders are listed, not descended into) into those that follow the grammar and the others."""
+    """Split paths (folders are listed, not descended into) into those that follow the grammar and others."""
     known: list[FileName] = []
     unknown: list[Path] = []
     for path in map(Path, paths):

@@ -32,9 +32,8 @@ class Deposits:
 def concatenate(parts: Sequence[Deposits]) -> Deposits:
     """All deposits of `parts`, in order; no part gives no deposit."""
     if not parts:
-        return Deposits(
-            np.zeros((0, 3)), np.zeros((0, 3)), *(np.zeros(0) for _ in range(3)), *(np.zeros(0, np.int32) for _ in range(2))
-        )
+        vectors, numbers, ids = np.zeros((0, 3)), np.zeros(0), np.zeros(0, np.int32)
+        return Deposits(vectors, vectors, numbers, numbers, numbers, ids, ids)
     return Deposits(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Deposits)))
 
 

@@ -80,12 +80,12 @@ def survivors(local: Localised, settings: DriftSettings) -> np.ndarray:
 def collect(local: Localised, face: Face, settings: DriftSettings, rng: np.random.Generator) -> Charges:
     """Drift, diffuse and collect on the nearest strip of each plane.
 
-    Every step is split into equal sub-charges spread along it, smeared by sigma = sqrt(2 D t) along and across the drift. Charge
-    outside the readout window is lost; charge beyond the outermost strip ends on its wire.
+    Every step is split into equal sub-charges spread along it, smeared by sigma = sqrt(2 D t) along and across
+    the drift. Charge outside the readout window is lost; charge beyond the outermost strip ends on its wire.
     """
     n_sub = settings.sub_charges
     time = np.maximum(drift_time(local), 0.0) * 1e-6  # s
-    sigma_l, sigma_t = (np.sqrt(2.0 * d * time) * 10.0 for d in (settings.longitudinal, settings.transverse))  # cm to mm
+    sigma_l, sigma_t = (np.sqrt(2.0 * 100.0 * d * time) for d in (settings.longitudinal, settings.transverse))
     position = np.repeat(local.position, n_sub, axis=0)
     if n_sub > 1:
         along = rng.uniform(-0.5, 0.5, (len(position), 1))

@@ -35,7 +35,9 @@ class Event:
     def deposits(self) -> Deposits:
         return deposits.concatenate(self.parts)
 
-    def enlist(self, pdg: int, kinetic: np.ndarray, start: np.ndarray, time: np.ndarray, beam: bool) -> np.ndarray:
+    def enlist(
+        self, pdg: int, kinetic: np.ndarray, start: np.ndarray, time: np.ndarray, beam: bool
+    ) -> np.ndarray:
         """Give track ids (T,) to T new particles."""
         first = len(self.particles) + 1
         for row, energy in enumerate(kinetic):
@@ -47,7 +49,13 @@ class Event:
         return np.arange(first, first + len(kinetic), dtype=np.int32)
 
     def deposit(
-        self, rng: np.random.Generator, walks: Walks, energy: np.ndarray, time: np.ndarray, track: np.ndarray, pdg: int
+        self,
+        rng: np.random.Generator,
+        walks: Walks,
+        energy: np.ndarray,
+        time: np.ndarray,
+        track: np.ndarray,
+        pdg: int,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Walk T particles, leaving `energy` (N,) MeV in their steps; returns middles and extents (N, 3)."""
         middle, extent = deposits.walk(rng, walks)

@@ -26,7 +26,7 @@ KINDS = ("BeamCosmic", "Electron", "Mu", "Pion")
 class Sky:
     """Mean numbers of cosmic components in the whole detector, and the times they spread over."""
 
-    muons: float = 42.0  # 14 of them cross TPC 1 on average
+    muons: float = 50.0  # 11 of them leave 20 or more true cells in TPC 1's readout window
     showers: float = 116.0  # 11 per TPC inside the readout window
     shower_energy: float = 30.0  # MeV, mean
     soft: float = 9520.0  # 900 per TPC inside the readout window
@@ -78,7 +78,9 @@ def generate(key: EventKey, kind: str, geometry: Geometry, sky: Sky, shape: Show
     return event
 
 
-def generate_cropped(key: EventKey, geometry: Geometry, tpc: int, crop: Crop, sky: Sky, shape: ShowerShape) -> Event:
+def generate_cropped(
+    key: EventKey, geometry: Geometry, tpc: int, crop: Crop, sky: Sky, shape: ShowerShape
+) -> Event:
     """One muon through, and one shower in, a small box of one TPC: quick to tile and to learn from."""
     event = Event()
     box = crop.in_detector(geometry, tpc)
@@ -89,7 +91,9 @@ def generate_cropped(key: EventKey, geometry: Geometry, tpc: int, crop: Crop, sk
     return event
 
 
-def add_beam_particle(event: Event, rng: np.random.Generator, particle: str, box: Box, shape: ShowerShape) -> None:
+def add_beam_particle(
+    event: Event, rng: np.random.Generator, particle: str, box: Box, shape: ShowerShape
+) -> None:
     """One particle of 1 GeV/c (+- 5 %) that enters at the beam window at the trigger time."""
     p = BEAM_MOMENTUM * (1.0 + BEAM_SPREAD * rng.standard_normal())
     mass = ionisation.MASS[particle]

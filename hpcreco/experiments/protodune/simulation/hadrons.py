@@ -42,7 +42,9 @@ def add_hadron(
     middle, extent = event.deposit(rng, walks, loss, np.array([time]), track, pdg)
     if interacts:
         end = middle[-1] + extent[-1] / 2
-        _interact(event, rng, end, directions.normalised(extent[-1:])[0], energy[-1], time, shape, beam, generation)
+        _interact(
+            event, rng, end, directions.normalised(extent[-1:])[0], energy[-1], time, shape, beam, generation
+        )
 
 
 def _interact(event, rng, vertex, direction, kinetic, time, shape, beam, generation) -> None:

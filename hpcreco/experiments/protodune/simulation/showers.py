@@ -14,19 +14,29 @@ CRITICAL_ENERGY = 32.0  # MeV
 
 
 @dataclass(frozen=True)
+class Component:
+    """One part of a cascade: segments of energy ``energy_min + Exp(energy_mean)`` MeV around the axis."""
+
+    share: float  # of the energy of the cascade
+    energy_min: float
+    energy_mean: float
+    radius: float  # mm, mean distance to the axis
+    angle: float  # MeV; directions spread by this over the segment's energy, at most `widest`
+    widest: float
+
+
+@dataclass(frozen=True)
 class ShowerShape:
-    """What tunes the compactness of showers."""
+    """What tunes the compactness of showers: dense core, wide halo, and soft photons that stop far away."""
 
     stub: float = 60.0  # mm of minimum-ionising track before the cascade
-    segment_min: float = 0.3  # MeV
-    segment_mean: float = 9.0  # MeV added on average
-    depth_scale: float = 2.0  # of the Gamma law of the depth, in radiation lengths
-    core_radius: float = 12.0  # mm, mean
-    halo_radius: float = 90.0
-    core_fraction: float = 0.75
-    core_angle: float = 4.0  # MeV: spread of the directions is this over the segment's energy, at most 1
-    halo_angle: float = 12.0  # at most 1.5
+    depth_scale: float = 1.7  # of the Gamma law of the depth, in radiation lengths
     kink: float = 0.03  # rad per mm
+    parts: tuple[Component, ...] = (
+        Component(share=0.85, energy_min=0.3, energy_mean=9.0, radius=2.0, angle=0.5, widest=1.0),
+        Component(share=0.10, energy_min=0.3, energy_mean=9.0, radius=80.0, angle=8.0, widest=1.5),
+        Component(share=0.05, energy_min=0.1, energy_mean=0.22, radius=200.0, angle=100.0, widest=10.0),
+    )
 
 
 def add_shower(
@@ -42,40 +52,39 @@ def add_shower(
     """Add a shower of `energy` MeV from `start` (3,) mm along the unit vector `axis`; one track id for all of it."""
     track = event.enlist(ELECTRON, np.array([energy]), start[None], np.array([time]), beam)
     stub = min(shape.stub, energy / ionisation.MIP)
-    segments = segment_energies(rng, energy - stub * ionisation.MIP, shape)
-    n = len(segments)
-    depth = rng.gamma(depth_shape(energy), shape.depth_scale, n) * RADIATION_LENGTH
-    core = rng.random(n) < shape.core_fraction
-    radius = rng.exponential(1.0, n) * np.where(core, shape.core_radius, shape.halo_radius)
-    azimuth = rng.uniform(0.0, 2.0 * np.pi, n)
-    first, second = directions.transverse(axis)
-    place = start + (stub + depth)[:, None] * axis
-    place += (radius * np.cos(azimuth))[:, None] * first + (radius * np.sin(azimuth))[:, None] * second
-    angle, widest = np.where(core, shape.core_angle, shape.halo_angle), np.where(core, 1.0, 1.5)
-    spread = np.minimum(widest, angle / segments)
-    heading = directions.normalised(axis + spread[:, None] * rng.standard_normal((n, 3)))
-
-    walks = deposits.of_lengths(
-        np.concatenate([start[None], place]),
-        np.concatenate([axis[None], heading]),
-        np.concatenate([[stub], segments / ionisation.MIP]),
-    )
+    cascade = energy - stub * ionisation.MIP
+    places, headings, energies = [start[None]], [axis[None]], [np.array([stub * ionisation.MIP])]
+    for part in shape.parts:
+        spent = segment_energies(rng, part.share * cascade, part.energy_min, part.energy_mean)
+        n = len(spent)
+        depth = stub + rng.gamma(depth_shape(energy), shape.depth_scale, n) * RADIATION_LENGTH
+        places.append(start + depth[:, None] * axis + _around(rng, axis, rng.exponential(part.radius, n)))
+        spread = np.minimum(part.widest, part.angle / spent)
+        headings.append(directions.normalised(axis + spread[:, None] * rng.standard_normal((n, 3))))
+        energies.append(spent)
+    segments = np.concatenate(energies)
+    walks = deposits.of_lengths(np.concatenate(places), np.concatenate(headings), segments / ionisation.MIP)
     walks.kink[:] = shape.kink * np.sqrt(walks.step)
-    owner = np.repeat(np.arange(n + 1), np.diff(walks.first))
-    mean = np.concatenate([[stub * ionisation.MIP], segments]) / np.diff(walks.first)
-    loss = mean[owner] * ionisation.fluctuation(rng, len(owner))
-    event.deposit(rng, walks, loss, np.full(n + 1, time), np.repeat(track, n + 1), ELECTRON)
+    steps = np.diff(walks.first)
+    loss = np.repeat(segments / steps, steps) * ionisation.fluctuation(rng, len(walks.step))
+    event.deposit(rng, walks, loss, np.full(len(segments), time), np.repeat(track, len(segments)), ELECTRON)
 
 
-def segment_energies(rng: np.random.Generator, energy: float, shape: ShowerShape) -> np.ndarray:
-    """Segment energies 0.3 + Exp(9) MeV, the last one cut so that their sum is `energy`."""
-    if energy <= 0.0:
-        return np.zeros(0)
-    mean = shape.segment_min + shape.segment_mean
+def _around(rng: np.random.Generator, axis: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Offsets (n, 3) at given distances from the axis, at uniform azimuth."""
+    azimuth = rng.uniform(0.0, 2.0 * np.pi, len(radius))
+    first, second = directions.transverse(axis)
+    return (radius * np.cos(azimuth))[:, None] * first + (radius * np.sin(azimuth))[:, None] * second
+
+
+def segment_energies(rng: np.random.Generator, energy: float, minimum: float, mean: float) -> np.ndarray:
+    """Segment energies ``minimum + Exp(mean)`` MeV, the last one cut so that their sum is `energy`."""
     drawn = np.zeros(0)
     while drawn.sum() < energy:
-        n = int(1.2 * (energy - drawn.sum()) / mean) + 8
-        drawn = np.concatenate([drawn, shape.segment_min + rng.exponential(shape.segment_mean, n)])
+        n = int(1.2 * (energy - drawn.sum()) / (minimum + mean)) + 8
+        drawn = np.concatenate([drawn, minimum + rng.exponential(mean, n)])
+    if energy <= 0.0:
+        return drawn
     total = np.cumsum(drawn)
     last = int(np.searchsorted(total, energy))
     segments = drawn[: last + 1].copy()

@@ -24,7 +24,7 @@ class SignalSettings:
     run_level: float = 150.0
     seed_induction: float = 1400.0
     seed_collection: float = 900.0
-    pad: int = 4  # ticks on each side of a run
+    pad: int = 5  # ticks on each side of a run
     floor: float = 1e-2  # what is kept is at least this, so that the tiler sees it
     dead_fraction: float = 0.0
 
@@ -54,7 +54,11 @@ def dead_channels(rng: np.random.Generator, fraction: float) -> np.ndarray:
 
 
 def process(
-    charges: Charges, collection: np.ndarray, settings: SignalSettings, rng: np.random.Generator, dead: np.ndarray
+    charges: Charges,
+    collection: np.ndarray,
+    settings: SignalSettings,
+    rng: np.random.Generator,
+    dead: np.ndarray,
 ) -> Samples:
     """Smooth, add noise, keep padded runs above `run_level` whose maximum reaches the seed level."""
     channel, tick = charges.channel, charges.tick
@@ -64,12 +68,15 @@ def process(
     reach = settings.half_width + MARGIN
     first = np.flatnonzero(np.diff(channel, prepend=-1))
     bounds = np.append(first, len(channel))
-    noise_size = _noise_needed(channel, tick, reach) if settings.noise_induction or settings.noise_collection else 0
+    noise_size = (
+        _noise_needed(channel, tick, reach) if settings.noise_induction or settings.noise_collection else 0
+    )
     noise = rng.standard_normal(noise_size, dtype=np.float32)
     level = np.where(collection, settings.noise_collection, settings.noise_induction)
     seed = np.where(collection, settings.seed_collection, settings.seed_induction)
+    levels = (settings.run_level, settings.pad, settings.floor)
     out_channel, out_tick, value = _regions(
-        channel, tick, electrons, bounds, kernel, reach, noise, level, seed, settings.run_level, settings.pad, settings.floor
+        channel, tick, electrons, bounds, kernel, reach, noise, level, seed, levels
     )
     order = np.argsort(out_tick * N_CHANNELS + out_channel, kind="stable")
     return Samples(out_tick[order].astype(np.uint16), out_channel[order].astype(np.uint16), value[order])
@@ -91,11 +98,10 @@ def _noise_needed(channel: np.ndarray, tick: np.ndarray, reach: int) -> int:
 
 @numba.njit(cache=True)
 def _regions(
-    channel, tick, electrons, bounds, kernel, reach, noise, noise_level, seed, run_level, pad, floor
+    channel, tick, electrons, bounds, kernel, reach, noise, noise_level, seed, levels
 ):  # pragma: no cover - compiled
-    half = len(kernel) // 2
-    line = np.zeros(N_TICKS)
-    keep = np.zeros(N_TICKS, np.bool_)
+    run_level, pad, floor = levels
+    line, keep = np.zeros(N_TICKS), np.zeros(N_TICKS, np.bool_)
     capacity = 1024
     out_channel, out_tick = np.empty(capacity, np.int64), np.empty(capacity, np.int64)
     value = np.empty(capacity, np.float32)
@@ -105,39 +111,53 @@ def _regions(
         wire = channel[low]
         line[:] = 0.0
         keep[:] = False
-        for i in range(low, high):
-            for k in range(max(tick[i] - half, 0), min(tick[i] + half + 1, N_TICKS)):
-                line[k] += electrons[i] * kernel[k - tick[i] + half]
-        if len(noise):
-            done = 0
-            for i in range(low, high):
-                for k in range(max(tick[i] - reach, done), min(tick[i] + reach + 1, N_TICKS)):
-                    line[k] += noise_level[wire] * noise[n_noise]
-                    n_noise += 1
-                done = max(done, min(tick[i] + reach + 1, N_TICKS))
-        k = max(tick[low] - reach, 0)
-        last = min(tick[high - 1] + reach + 1, N_TICKS)
-        while k < last:
-            if line[k] <= run_level:
-                k += 1
-                continue
-            begin, peak = k, line[k]
-            while k < last and line[k] > run_level:
-                peak = max(peak, line[k])
-                k += 1
-            if peak >= seed[wire]:
-                keep[max(begin - pad, 0) : min(k + pad, N_TICKS)] = True
-        for k in range(max(tick[low] - reach - pad, 0), min(last + pad, N_TICKS)):
+        n_noise = _waveform(
+            line, tick[low:high], electrons[low:high], kernel, reach, noise_level[wire], noise, n_noise
+        )
+        first, last = max(tick[low] - reach, 0), min(tick[high - 1] + reach + 1, N_TICKS)
+        _keep_runs(line, keep, first, last, run_level, seed[wire], pad)
+        for k in range(max(first - pad, 0), min(last + pad, N_TICKS)):
             if not keep[k]:
                 continue
             if n_out == capacity:
                 capacity *= 2
-                out_channel = _grown(out_channel, capacity)
-                out_tick = _grown(out_tick, capacity)
+                out_channel, out_tick = _grown(out_channel, capacity), _grown(out_tick, capacity)
                 value = _grown(value, capacity)
             out_channel[n_out], out_tick[n_out], value[n_out] = wire, k, max(line[k], floor)
             n_out += 1
     return out_channel[:n_out], out_tick[:n_out], value[:n_out]
+
+
+@numba.njit(cache=True)
+def _waveform(line, tick, electrons, kernel, reach, level, noise, n_noise):  # pragma: no cover - compiled
+    """Add smoothed charge, and noise within `reach` of it; returns how many noise values have been used."""
+    half = len(kernel) // 2
+    done = 0
+    for i in range(len(tick)):
+        for k in range(max(tick[i] - half, 0), min(tick[i] + half + 1, N_TICKS)):
+            line[k] += electrons[i] * kernel[k - tick[i] + half]
+        if len(noise):
+            for k in range(max(tick[i] - reach, done), min(tick[i] + reach + 1, N_TICKS)):
+                line[k] += level * noise[n_noise]
+                n_noise += 1
+            done = max(done, min(tick[i] + reach + 1, N_TICKS))
+    return n_noise
+
+
+@numba.njit(cache=True)
+def _keep_runs(line, keep, first, last, run_level, seed, pad):  # pragma: no cover - compiled
+    """Mark runs above `run_level` whose maximum reaches `seed`, and `pad` ticks on each side of them."""
+    k = first
+    while k < last:
+        if line[k] <= run_level:
+            k += 1
+            continue
+        begin, peak = k, line[k]
+        while k < last and line[k] > run_level:
+            peak = max(peak, line[k])
+            k += 1
+        if peak >= seed:
+            keep[max(begin - pad, 0) : min(k + pad, N_TICKS)] = True
 
 
 @numba.njit(cache=True)

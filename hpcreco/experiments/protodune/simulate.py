@@ -1,0 +1,267 @@
+"""``hpcreco simulate protodune``: parsed files (wire, depo, depoElectron, mcbeamcosmic) from seeds alone."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpcreco import filewise, shards
+from hpcreco.experiments.protodune import geometry, names, parsed
+from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, REAL_TPCS, Geometry
+from hpcreco.experiments.protodune.simulation import chain, generator
+from hpcreco.experiments.protodune.simulation.chain import Settings, SimulatedEvent
+from hpcreco.experiments.protodune.simulation.event import Particle
+from hpcreco.experiments.protodune.simulation.presets import PRESETS, Sample
+from hpcreco.experiments.protodune.simulation.streams import EventKey
+
+PRODUCTS = ("wire", "depo", "depoElectron", "mcbeamcosmic")
+
+EPILOG = """\
+examples:
+  hpcreco simulate protodune --preset tiny --seed 1 --out parsed
+  mpiexec -n 4 hpcreco simulate protodune --preset small --seed 2 --out parsed
+  hpcreco simulate protodune --preset small --types Electron --files 20 --events 10 --seed 3 --out electrons
+  hpcreco simulate protodune --preset full --dry-run --seed 4 --out parsed
+
+The same seed gives the same files, however many ranks make them and in whatever order. Run the command again
+after an interruption: finished files are kept. --first-index continues a sample with new events.
+"""
+
+
+class SimulationError(ValueError):
+    """Options that do not fit together."""
+
+    exit_code = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the verb."""
+    parser.description = (
+        "Make synthetic ProtoDUNE events: tracks and showers drifted to the wires, with truth."
+    )
+    parser.epilog = EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    listing = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
+    parser.add_argument("--preset", choices=PRESETS, default="tiny", help=f"{listing} (default tiny)")
+    parser.add_argument("--seed", type=int, required=True, metavar="N", help="all randomness follows from it")
+    parser.add_argument(
+        "--out", "-o", type=Path, required=True, metavar="DIR", help="folder of the parsed files"
+    )
+    change = parser.add_argument_group("change the preset")
+    change.add_argument(
+        "--types", nargs="+", choices=generator.KINDS, metavar="TYPE", help=f"of {generator.KINDS}"
+    )
+    change.add_argument("--files", type=_natural, metavar="N", help="files per event type")
+    change.add_argument("--events", type=_natural, metavar="N", help="events per file")
+    change.add_argument("--first-index", type=int, metavar="I", help="number of the first file")
+    change.add_argument("--tpcs", nargs="+", type=int, choices=REAL_TPCS, metavar="T", help=f"of {REAL_TPCS}")
+    change.add_argument("--no-noise", action="store_true", help="waveforms without electronics noise")
+    change.add_argument(
+        "--dead-fraction", type=float, metavar="F", help="share of dead channels, e.g. 0.003 (none)"
+    )
+    change.add_argument(
+        "--energy", action="store_true", help="also write the legacy energy product, 3 x the energy"
+    )
+    change.add_argument(
+        "--npz", action="store_true", help="also write legacy npz files, into the folder DIR/npz"
+    )
+    filewise.add_filewise_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Simulate what the options ask for; exit code of `filewise.run`."""
+    layout = geometry.load()
+    settings = _settings(args)
+    batches = {}
+    for sample in samples(args):
+        for index in range(sample.first_index, sample.first_index + sample.files):
+            for tpc in sample.tpcs:
+                batch = Batch(args.seed, sample.event_type, index, tpc, sample.events, settings, layout)
+                batches[batch.key] = (batch, batch.job(args.out, args.energy, args.npz))
+    return filewise.run(
+        [job for _, job in batches.values()],
+        lambda job: batches[job.key][0].write(job.outputs),
+        finished=_unfinished_reason,
+        schedule=args.schedule,
+        dry_run=args.dry_run,
+        force=args.force,
+        report=args.run_report,
+        title=f"simulate protodune {args.preset}",
+    )
+
+
+def samples(args: argparse.Namespace) -> list[Sample]:
+    """The preset's samples after the options changed them."""
+    preset = PRESETS[args.preset]
+    by_type = {sample.event_type: sample for sample in preset.samples}
+    chosen = []
+    for event_type in args.types or by_type:
+        if event_type not in by_type and preset.settings.crop is not None:
+            raise SimulationError(
+                f"the {args.preset} preset has {', '.join(by_type)} only; use --preset small"
+            )
+        sample = by_type.get(event_type, replace(preset.samples[0], event_type=event_type))
+        changes: dict[str, Any] = {
+            "files": args.files,
+            "events": args.events,
+            "first_index": args.first_index,
+            "tpcs": tuple(args.tpcs) if args.tpcs else None,
+        }
+        chosen.append(
+            replace(sample, **{name: value for name, value in changes.items() if value is not None})
+        )
+    return chosen
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    settings = PRESETS[args.preset].settings
+    signals = settings.signals
+    if args.no_noise:
+        signals = replace(signals, noise_induction=0.0, noise_collection=0.0)
+    if args.dead_fraction is not None:
+        if not 0.0 <= args.dead_fraction <= 1.0:
+            raise SimulationError(f"--dead-fraction {args.dead_fraction}: expected a number between 0 and 1")
+        signals = replace(signals, dead_fraction=args.dead_fraction)
+    return replace(settings, signals=signals)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The events of one file index in one TPC: a handful of files, one per product."""
+
+    seed: int
+    event_type: str
+    index: int
+    tpc: int
+    events: int
+    settings: Settings
+    geometry: Geometry
+
+    @property
+    def key(self) -> str:
+        return f"{self.event_type}-{self.index:03d}-TPC{self.tpc}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of everything that decides the content."""
+        content = [
+            chain.VERSION, self.seed, self.key, self.events, asdict(self.settings), self.geometry.digest,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def job(self, out: Path, energy: bool = False, npz: bool = False) -> filewise.Job:
+        """The file-wise job that makes the batch in the folder `out`."""
+        products = (*PRODUCTS, "energy") if energy else PRODUCTS
+        outputs = [
+            out / names.compose(self.event_type, self.index, product, self.tpc) for product in products
+        ]
+        if npz:
+            legacy = [path for path in outputs if names.require(path).product != "mcbeamcosmic"]
+            outputs += [out / "npz" / path.with_suffix(".npz").name for path in legacy]
+        return filewise.Job(self.key, (), tuple(outputs), self.fingerprint, 0)
+
+    def simulate(self) -> list[SimulatedEvent]:
+        kind = generator.KINDS.index(self.event_type)
+        keys = [EventKey(self.seed, kind, self.index, event) for event in range(self.events)]
+        return [chain.simulate(key, self.event_type, self.geometry, self.tpc, self.settings) for key in keys]
+
+    def write(self, outputs: Sequence[Path]) -> dict[str, Any]:
+        """Simulate and write all `outputs`; returns numbers for the run report."""
+        events = self.simulate()
+        for path in sorted(outputs, key=lambda path: path.suffix == ".npz"):  # npz files are made from ours
+            product = names.require(path).product
+            if path.suffix == ".npz":
+                parsed.export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
+            elif product == "wire":
+                self._write_wire(path, events)
+            elif product == "mcbeamcosmic":
+                self._write_particles(path, events)
+            else:
+                self._write_truth(path, product, events)
+        return {"events": len(events), "samples": sum(len(event.samples.tick) for event in events)}
+
+    def attributes(self, product: str) -> dict[str, Any]:
+        return {
+            "event_type": self.event_type,
+            "index": self.index,
+            "product": product,
+            "tpc": self.tpc,
+            "geometry": self.geometry.name,
+            "geometry_digest": self.geometry.digest,
+            "generator": "simulation",
+            "seed": self.seed,
+            "settings": asdict(self.settings),
+            "fingerprint": self.fingerprint,
+        }
+
+    def _write_wire(self, path: Path, events: Sequence[SimulatedEvent]) -> None:
+        dead = chain.dead_channels(self.seed, self.geometry, self.tpc, self.settings)
+        attributes = self.attributes("wire") | {
+            "n_ticks": N_TICKS,
+            "n_channels": N_CHANNELS,
+            "dead_channels": dead.tolist(),
+        }
+        with parsed.wire_writer(path, attributes) as writer:
+            for number, event in enumerate(events):
+                parsed.append_waveform(
+                    writer, number, event.samples.tick, event.samples.channel, event.samples.value
+                )
+
+    def _write_truth(self, path: Path, product: str, events: Sequence[SimulatedEvent]) -> None:
+        with parsed.truth_writer(path, self.attributes(product)) as writer:
+            for number, event in enumerate(events):
+                truth = event.truth
+                # the legacy energy product is the sum over the three planes
+                values = {
+                    "depo": truth.energy,
+                    "depoElectron": truth.electrons,
+                    "energy": 3.0 * truth.energy,
+                }[product]
+                parsed.append_truth(writer, number, truth.coords, values, truth.track_id, truth.pdg)
+
+    def _write_particles(self, path: Path, events: Sequence[SimulatedEvent]) -> None:
+        with shards.ShardWriter(path, parsed.PARTICLES, self.attributes("mcbeamcosmic")) as writer:
+            for number, event in enumerate(events):
+                writer.append(number, {"particles": particle_table(event.particles)})
+
+
+def particle_table(particles: Sequence[Particle]) -> dict[str, np.ndarray]:
+    """Columns of the particles table of one event."""
+    fields = ("track_id", "pdg", "beam", "kinetic_energy", "start", "time")
+    dtypes = (np.int32, np.int32, np.uint8, np.float32, np.float32, np.float32)
+    columns = {
+        field: np.array([getattr(particle, field) for particle in particles], dtype)
+        for field, dtype in zip(fields, dtypes, strict=True)
+    }
+    return columns | {"start": columns["start"].reshape(-1, 3)}
+
+
+def _unfinished_reason(job: filewise.Job) -> str | None:
+    """Why a job has to be done, None when all its files are there and were made with the same settings."""
+    for path in job.outputs:
+        if not path.is_file():
+            return "missing"
+        if path.suffix != ".h5":
+            continue
+        try:
+            with shards.Shard(path) as shard:
+                attributes: Mapping[str, Any] = shard.attributes
+        except shards.ShardError as error:
+            return f"broken: {error}"
+        if attributes.get("fingerprint") != job.fingerprint:
+            return "stale: made with another seed, other options or another version"
+    return None
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
