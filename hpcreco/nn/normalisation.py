@@ -61,9 +61,8 @@ class BatchNorm(nn.Module):
     def _remember(self, sums: Tensor) -> None:
         """Move the running statistics towards those of this step; sums: (rows, mean..., variance...)."""
         rows, channels = sums[0], len(self.running_mean)
-        change = torch.where(
-            rows > 0, 1 - self.keep, 0.0
-        )  # no branch on a value: a GPU need not be waited for
+        # no branch on a value, so that a GPU need not be waited for
+        change = (rows > 0).to(rows.dtype) * (1 - self.keep)
         unbiased = sums[1 + channels :] * rows / (rows - 1).clamp(min=1)
         self.running_mean.copy_(self.running_mean + change * (sums[1 : 1 + channels] - self.running_mean))
         self.running_var.copy_(self.running_var + change * (unbiased - self.running_var))

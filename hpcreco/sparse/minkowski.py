@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hpcreco.sparse.native import NativeSites
@@ -110,8 +111,14 @@ class MinkowskiSites:
         self, name: str, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple, come: Any, go: Any
     ) -> Tensor:
         me = engine()
-        function = getattr(me, name)
-        generator = me.KernelGenerator(kernel_size=list(kernel), stride=list(stride), dilation=1, dimension=3)
-        ours = weight.unflatten(0, kernel).transpose(0, 2).flatten(0, 2)  # x fastest
-        mode = _convolution_mode()
-        return function.apply(features.to(ours.dtype), ours, generator, mode, come.key, go.key, self._manager)
+        spatial = weight.unflatten(0, kernel)
+        if stride != (1, 1, 1):
+            # MinkowskiEngine centres odd kernels; with a plane of zeros at the end they start at 0 like even ones.
+            missing = [int(size > 1 and size % 2 == 1) for size in kernel]
+            spatial = F.pad(spatial, (0, 0, 0, 0, 0, missing[2], 0, missing[1], 0, missing[0]))
+        size = list(spatial.shape[:3])
+        generator = me.KernelGenerator(kernel_size=size, stride=list(stride), dilation=1, dimension=3)
+        ours = spatial.transpose(0, 2).flatten(0, 2)  # x fastest
+        return getattr(me, name).apply(
+            features.to(ours.dtype), ours, generator, _convolution_mode(), come.key, go.key, self._manager
+        )
