@@ -135,12 +135,10 @@ def of_paths(paths: Iterable[Path]) -> Experiment:
 
 
 def _format_of(path: Path) -> str | None:
-    import h5py  # here, because --help must not wait for it
+    from hpcreco import shards
 
-    if not h5py.is_hdf5(path):
-        return None
-    with h5py.File(path, "r", locking=False) as file:
-        return of_format(str(file.attrs.get("format", "")))[0].name
+    identity = shards.identify(path)
+    return None if identity is None else of_format(identity[0])[0].name
 
 
 def _experiment_of_run(folder: Path) -> str | None:

@@ -7,7 +7,7 @@ atomically with a content digest; `Shard` reads single events; `index` and `Pool
 
 from hpcreco.shards.artefact import Artefact, read_artefact, write_artefact
 from hpcreco.shards.indexes import Index, Pool, index
-from hpcreco.shards.reader import Shard
+from hpcreco.shards.reader import Shard, identify
 from hpcreco.shards.schema import Attribute, Field, Schema, ShardError, Table
 from hpcreco.shards.temporary import atomic, remove_dead
 from hpcreco.shards.validation import validate
@@ -25,6 +25,7 @@ __all__ = [
     "ShardWriter",
     "Table",
     "atomic",
+    "identify",
     "index",
     "read_artefact",
     "remove_dead",

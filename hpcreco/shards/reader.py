@@ -48,6 +48,19 @@ def open_hdf5(path: Path) -> Any:
         ) from error
 
 
+def identify(path: str | os.PathLike[str]) -> tuple[str, int] | None:
+    """(format, version) of a file of ours, complete or not; None for any other file."""
+    import h5py
+
+    if not Path(path).is_file() or not h5py.is_hdf5(path):
+        return None
+    with open_hdf5(Path(path)) as file, reading(Path(path), "the header"):
+        attributes = _attributes.load(file)
+    if not isinstance(attributes.get("format"), str) or not isinstance(attributes.get("version"), int):
+        return None
+    return attributes["format"], attributes["version"]
+
+
 def check_identity(path: Path, attributes: dict[str, Any], schema: Schema | None) -> None:
     """Raises ShardError for a file that is not ours, not complete, or not of this schema."""
     format_, version = attributes.get("format"), attributes.get("version")

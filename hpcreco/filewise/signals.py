@@ -1,0 +1,57 @@
+"""Stopping a file-wise job: the file in work is abandoned, its temporaries go, finished files stay."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+EXIT_STOPPED = 75
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Stopped(BaseException):
+    """Raised inside the work on a file by a signal; not an Exception, so that no work mistakes it for its own
+    error.
+    """
+
+
+class StopSignals:
+    """Listens to TERM, INT, USR1 and USR2 while files are worked on. Outside the main thread it cannot, and
+    does not.
+    """
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._interruptible = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                self._previous[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.received:
+            return  # the process ends with 75: launchers repeat signals, and a second one must not end it otherwise
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """The block that a signal interrupts; elsewhere a signal is only remembered."""
+        self._interruptible = self.received is None
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or signal.Signals(number).name
+        if self._interruptible:
+            self._interruptible = False  # a second signal must not interrupt the clean-up after the first
+            raise Stopped(f"stopped by {self.received}")
