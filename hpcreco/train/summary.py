@@ -78,9 +78,15 @@ class Summary:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a summaries file as numbers."""
+    """The rows of a summaries file as numbers, without its columns of text (the stage)."""
     with open(path, newline="") as stream:
-        return [
-            {key: float(value) for key, value in row.items()}
-            for row in csv.DictReader(stream, delimiter="\t")
-        ]
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    return [{key: float(value) for key, value in row.items() if _is_number(value)} for row in rows]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
