@@ -57,8 +57,7 @@ def small_dump(jitter=0.0):
             for k in range(8):
                 z = 100 + 10 * k + (jitter if k == 3 else 0)
                 x = (1000 + 5 * number) if face == 1 else (1100 - 5 * number)
-                for s in (0, 100):
-                    points.append({"Point": {"x": x, "y": 50 + dy * s, "z": z + dz * s}})
+                points += [{"Point": {"x": x, "y": 50 + dy * s, "z": z + dz * s}} for s in (0, 100)]
                 channel = 8 * (number + face) + k + 5000 if number == 2 else 8 * number + k + 5000
                 wires.append({"Wire": {"ident": k, "channel": channel, "segment": 0,
                                        "tail": len(points) - 2, "head": len(points) - 1}})  # fmt: skip

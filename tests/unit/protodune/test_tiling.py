@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -77,28 +78,16 @@ def literal(face, shares, samples, options, n_ticks=N_TICKS):
     if options.clip_negative:
         charge = {key: max(q, 0.0) for key, q in charge.items()}
     charge = {key: (0.0 if key[1] in options.dead_channels else q) for key, q in charge.items()}
-
-    def contact(share):
-        return round(share, 3) > 0 if options.legacy_rounding else share > 1e-9
-
     cells, lost = {}, np.zeros(3)
     for t in range(n_ticks):
-        candidates = []
-        for pixel in shares[0]:
-            active = []
-            for plane, table in zip(face.planes, shares, strict=True):
-                parts = table[pixel]
-                lit = any(
-                    contact(a)
-                    and (
-                        charge.get((t, int(plane.channels[k])), 0.0) > options.threshold
-                        or int(plane.channels[k]) in options.dead_channels
-                    )
-                    for k, a in parts.items()
-                )
-                active.append(lit or (options.active_none and contact(1 - sum(parts.values()))))
-            if all(active):
-                candidates.append(pixel)
+        candidates = [
+            pixel
+            for pixel in shares[0]
+            if all(
+                active(plane, table[pixel], t, charge, options)
+                for plane, table in zip(face.planes, shares, strict=True)
+            )
+        ]
         for p, (plane, table) in enumerate(zip(face.planes, shares, strict=True)):
             weight = {}
             for pixel in candidates:
@@ -110,12 +99,24 @@ def literal(face, shares, samples, options, n_ticks=N_TICKS):
                 features = cells.setdefault(cell, np.zeros(3))
                 for k, a in table[pixel].items():
                     c = int(plane.channels[k])
-                    if weight[c] > 0:
-                        features[p] += charge.get((t, c), 0.0) * round(a, 3) / weight[c]
+                    features[p] += charge.get((t, c), 0.0) * round(a, 3) / weight[c] if weight[c] > 0 else 0.0
             for c in set(plane.channels.tolist()):
                 if charge.get((t, c), 0.0) > options.threshold and not weight.get(c, 0.0) > 0:
                     lost[p] += charge[t, c]
     return cells, lost
+
+
+def active(plane, parts, t, charge, options):
+    """Is a pixel, whose shares in the wires of a plane are `parts`, active in that plane?"""
+
+    def contact(share):
+        return round(share, 3) > 0 if options.legacy_rounding else share > 1e-9
+
+    for k, share in parts.items():
+        c = int(plane.channels[k])
+        if contact(share) and (charge.get((t, c), 0.0) > options.threshold or c in options.dead_channels):
+            return True
+    return options.active_none and contact(1 - sum(parts.values()))
 
 
 def random_samples(seed, occupancy=0.25, n_ticks=N_TICKS, n_channels=N_CHANNELS):
@@ -318,7 +319,7 @@ def test_dead_channels_only_add_candidates():
     samples = random_samples(21, occupancy=0.15)
     cells = [set(as_cells(tiler(FACE, replace(FINE, dead_channels=dead)).tile(*samples)))
              for dead in ((), (2,), (2, 12), (2, 12, 22))]  # fmt: skip
-    assert all(fewer <= more for fewer, more in zip(cells, cells[1:], strict=False))
+    assert all(fewer <= more for fewer, more in pairwise(cells))
     assert len(cells[-1]) > len(cells[0])
 
 
