@@ -32,5 +32,6 @@ EXPERIMENT = Experiment(
         "yinf": f"{_HERE}.yinf:YINF",
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",
+        "particles": f"{_HERE}.parsed:PARTICLES",
     },
 )

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import names
+from hpcreco.experiments.protodune import geometry, names
 from hpcreco.shards import Attribute, Field, Schema, Table
 
 WAVEFORM_PRODUCTS = ("wire", "hit")
+NO_TPC = -1  # the `tpc` attribute of a file whose name holds none
 #: columns of the values of each truth-like product, in MeV or electrons
 VALUE_COLUMNS = {
     "energy": ("energy",),
@@ -350,3 +351,26 @@ def export_npz(source: Path, path: Path) -> None:
             write_npz(path, (dense_waveform(file.waveform(e), file.n_ticks, file.n_channels) for e in events))
         else:
             write_npz(path, (truth_rows(file.truth(e), file.product) for e in events))
+
+
+def import_npz(source: Path, path: Path, extra: Mapping[str, Any], allow_pickle: bool = False) -> None:
+    """Write the parsed HDF5 file of a legacy npz; `extra` are attributes that say how it came about."""
+    detector = geometry.load()
+    with NpzParsed(source, allow_pickle) as file:
+        attributes = {
+            **file.attributes,
+            "geometry": detector.name,
+            "geometry_digest": detector.digest,
+            **extra,
+        }
+        attributes["tpc"] = NO_TPC if file.attributes["tpc"] is None else file.attributes["tpc"]
+        if file.product in WAVEFORM_PRODUCTS:
+            attributes |= {"n_ticks": file.n_ticks, "n_channels": file.n_channels}
+            with wire_writer(path, attributes) as writer:
+                for event in range(file.n_events):
+                    append_waveform(writer, event, *file.waveform(event))
+            return
+        with truth_writer(path, attributes) as writer:
+            for event in range(file.n_events):
+                truth = file.truth(event)
+                append_truth(writer, event, truth.coords, truth.values, truth.track_id, truth.pdg)

@@ -38,6 +38,7 @@ XY = Schema(
                 Field("missed", "int64", optional=True),  # true cells that are no candidates
             ),
             ragged=False,
+            optional=True,  # unknown for files made by the original program
         ),
     ),
     attributes=(

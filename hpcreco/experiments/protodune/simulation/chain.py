@@ -9,7 +9,8 @@ import numpy as np
 
 from hpcreco.experiments.protodune.geometry import Geometry
 from hpcreco.experiments.protodune.simulation import drift, generator, signals
-from hpcreco.experiments.protodune.simulation.drift import Charges, DriftSettings, Truth
+from hpcreco.experiments.protodune.simulation.deposits import Deposits
+from hpcreco.experiments.protodune.simulation.drift import Charges, DriftSettings, Localised, Truth
 from hpcreco.experiments.protodune.simulation.event import Particle
 from hpcreco.experiments.protodune.simulation.generator import Crop, Sky
 from hpcreco.experiments.protodune.simulation.showers import ShowerShape
@@ -31,11 +32,19 @@ class Settings:
 
 
 class SimulatedEvent(NamedTuple):
-    """What one TPC sees of an event, and the particles it sees; `charges` is what its wires collected, before signal processing."""
+    """One event as one TPC sees it; `charges` is what its wires collected, before signal processing."""
 
     samples: Samples
     truth: Truth
     particles: list[Particle]
+    charges: Charges
+
+
+class Response(NamedTuple):
+    """What a TPC makes of deposits: its samples, the deposits it saw, and the charge on its wires."""
+
+    samples: Samples
+    seen: Localised
     charges: Charges
 
 
@@ -45,7 +54,14 @@ def simulate(key: EventKey, kind: str, geometry: Geometry, tpc: int, settings: S
         event = generator.generate(key, kind, geometry, settings.sky, settings.shower)
     else:
         event = generator.generate_cropped(key, geometry, tpc, settings.crop, settings.sky, settings.shower)
-    deposits = event.deposits
+    response = respond(event.deposits, key, geometry, tpc, settings)
+    seen = set(response.seen.deposits.track.tolist())
+    particles = [particle for particle in event.particles if particle.track_id in seen]
+    return SimulatedEvent(response.samples, drift.voxelise(response.seen), particles, response.charges)
+
+
+def respond(deposits: Deposits, key: EventKey, geometry: Geometry, tpc: int, settings: Settings) -> Response:
+    """Drift deposits to the wires of a TPC's APA and process the signals."""
     face = geometry.face(tpc)
     own = drift.localise(deposits, geometry, tpc, settings.crop)
     # U and V wires wrap around the APA: charge on the other face ends on the same channels
@@ -57,7 +73,7 @@ def simulate(key: EventKey, kind: str, geometry: Geometry, tpc: int, settings: S
         local = own if t == tpc else drift.localise(deposits, geometry, t)
         parts.append(drift.collect(local, geometry.face(t), settings.drift, key.stream(Component.DRIFT, t)))
     charges = drift.sum_charges(
-        np.concatenate([p.key for p in parts]), np.concatenate([p.electrons for p in parts])
+        np.concatenate([part.key for part in parts]), np.concatenate([part.electrons for part in parts])
     )
     samples = signals.process(
         charges,
@@ -66,9 +82,7 @@ def simulate(key: EventKey, kind: str, geometry: Geometry, tpc: int, settings: S
         key.stream(Component.NOISE, face.apa),
         dead_channels(key.seed, geometry, tpc, settings),
     )
-    seen = set(own.deposits.track.tolist())
-    particles = [particle for particle in event.particles if particle.track_id in seen]
-    return SimulatedEvent(samples, drift.voxelise(own), particles, charges)
+    return Response(samples, own, charges)
 
 
 def dead_channels(seed: int, geometry: Geometry, tpc: int, settings: Settings) -> np.ndarray:
