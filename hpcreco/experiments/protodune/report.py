@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpcreco.experiments.protodune.analysis.cut import Cut, parse_cut
-from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf, label_name, opened, scored_events
+from hpcreco.experiments.protodune.analysis.cut import Cut, Label, parse_cut
+from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf, label_of, opened, scored_events
 from hpcreco.experiments.protodune.analysis.sample import Sample
 
 EPILOG = """\
@@ -32,8 +32,12 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.add_argument("run", type=Path, metavar="RUN", help="output_dir of a run, a folder of yinf files, or a yinf file")
-    parser.add_argument("--epoch", type=int, help="report on this epoch's inference (default: the last one found)")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="output_dir of a run, a folder of yinf files, or a yinf file"
+    )
+    parser.add_argument(
+        "--epoch", type=int, help="report on this epoch's inference (default: the last one found)"
+    )
     parser.add_argument(
         "--true-cut",
         metavar="CUT",
@@ -49,7 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, help="score of the working point (default: largest purity + efficiency)"
     )
     parser.add_argument(
-        "--xy", type=Path, action="append", default=[], metavar="DIR", help="where the xy files are, if they were moved"
+        "--xy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where the xy files are, if they were moved",
     )
     parser.add_argument("-o", "--out", type=Path, help="folder to write (default: RUN/report)")
     parser.add_argument("--no-pictures", action="store_true", help="only text and tables")
@@ -91,7 +100,9 @@ def _choose(run: Path, epoch: int | None) -> tuple[int, list[Path]]:
     if not found:
         raise JoinError(f"{run} holds no yinf files (epoch<e>-..._yinf....h5); run `hpcreco infer` first")
     if epoch is not None and epoch not in found:
-        raise JoinError(f"{run} holds no yinf files of epoch {epoch}; there are epochs {', '.join(map(str, sorted(found)))}")
+        raise JoinError(
+            f"{run} holds no yinf files of epoch {epoch}; there are epochs {', '.join(map(str, sorted(found)))}"
+        )
     chosen = max(found) if epoch is None else epoch
     return chosen, found[chosen]
 
@@ -121,11 +132,14 @@ def join(paths: Sequence[Path], xy_folders: Sequence[Path], cut: Cut | None, all
         with opened(path, xy_folders) as (yinf, xy):
             source = xy.path.resolve()
             if source in seen:
-                raise JoinError(f"{seen[source]} and {path} are both of {source}: its events would count twice; give the folder of one")
+                raise JoinError(
+                    f"{seen[source]} and {path} are both of {source}: its events would count twice; "
+                    "give the folder of one"
+                )
             seen[source] = path
             own = cut or Cut(float(yinf.attributes.get("threshold") or 0.0))
             name = xy.attributes["event_type"]
-            label = label_name(xy)
+            label = label_of(xy)
             if label is None:
                 name = f"{name} (no truth)"
             else:
@@ -143,14 +157,15 @@ def join(paths: Sequence[Path], xy_folders: Sequence[Path], cut: Cut | None, all
 def _order(planes: tuple[str, ...], features: tuple[str, ...], path: Path) -> list[int]:
     """Columns of `features` in the order of `planes`: the two faces of an APA have V, X, U and U, X, V."""
     if sorted(planes) != sorted(features):
-        raise JoinError(f"{path}: its xy file has features {features}, others of the same event type {planes}")
+        raise JoinError(
+            f"{path}: its xy file has features {features}, others of the same event type {planes}"
+        )
     return [features.index(plane) for plane in planes]
 
 
-def _meaning(cut: Cut, label: str) -> str:
-    value = cut.against(label)
-    given = f" ({cut})" if cut.unit is not None else ""
-    return f"label > {value:g} {label}{given}"
+def _meaning(cut: Cut, label: Label) -> str:
+    text = f"{cut.against(label):g} {label.unit}"
+    return f"label > {text}" if cut.unit is None or str(cut) == text else f"label > {text} ({cut})"
 
 
 @contextmanager

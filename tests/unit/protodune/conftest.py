@@ -13,7 +13,15 @@ from hpcreco import yinf
 from hpcreco.experiments.protodune import EXPERIMENT
 from hpcreco.shards import Attribute, Schema, Shard, ShardWriter, Table
 
-SAMPLE_OF_KIND = {"str": "", "int": 0, "float": 0.0, "bool": False, "ints": [0], "floats": [0.0], "strs": [""]}
+SAMPLE_OF_KIND = {
+    "str": "",
+    "int": 0,
+    "float": 0.0,
+    "bool": False,
+    "ints": [0],
+    "floats": [0.0],
+    "strs": [""],
+}
 
 
 @dataclass(frozen=True)
@@ -58,12 +66,14 @@ def _zeros(table: Table) -> dict[str, np.ndarray]:
     return {f.name: np.zeros(widths[f.name], f.dtype) for f in table.fields}
 
 
-def write_xy(path: Path, events: list[ToyEvent], event_type: str = "Mu", truth: bool = True, **attributes) -> Path:
+def write_xy(
+    path: Path, events: list[ToyEvent], event_type: str = "Mu", truth: bool = True, **attributes
+) -> Path:
     schema = EXPERIMENT.schema("xy")
     known = {
         "event_type": event_type, "feature_names": ["V", "X", "U"], "voxel_size_mm": [6.26, 8.0, 8.0],
         "frame_origin_mm": [0.0, 0.0, 0.0], "downsample": [8, 4, 4], "spatial_shape": [64, 64, 64], "tpc": [1],
-        "y_unit": "electrons",
+        "y_type": "depoElectron", "y_unit": "electrons",
     } | attributes  # fmt: skip
     columns = {"voxels/features": ("V", "X", "U")}
     if truth:
@@ -79,7 +89,9 @@ def write_xy(path: Path, events: list[ToyEvent], event_type: str = "Mu", truth: 
     return path
 
 
-def write_yinf(path: Path, xy: Path, events: list[ToyEvent], epoch: int = 3, threshold: float = 0.001) -> Path:
+def write_yinf(
+    path: Path, xy: Path, events: list[ToyEvent], epoch: int = 3, threshold: float = 0.001
+) -> Path:
     schema = EXPERIMENT.schema("yinf")
     with Shard(xy) as shard:
         known = {

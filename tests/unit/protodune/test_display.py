@@ -94,9 +94,19 @@ def test_the_page_runs_in_a_browser(toy_run, tmp_path):
     made = toy_run()
     run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
     page = next(tmp_path.glob("*.html"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", f"--user-data-dir={tmp_path}/user"]
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=3000",
+        f"--user-data-dir={tmp_path}/user",
+    ]
     text = subprocess.run(
-        [browser, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+        [browser, *options, "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     ).stdout
     event = made.events["Mu"][0]
     called, true = event.scores.astype(float) > 0.4, event.labels > 0.001
@@ -114,7 +124,9 @@ def test_xy_event_before_inference(toy_run, tmp_path, truth):
     assert data["has_truth"] == truth
     assert "scores" not in data
     assert data["unit"] == "cells"
-    np.testing.assert_array_equal(data["flags"] & 2 > 0, np.r_[event.labels > 5000, [True] * 3] if truth else 0 * event.labels)
+    np.testing.assert_array_equal(
+        data["flags"] & 2 > 0, np.r_[event.labels > 5000, [True] * 3] if truth else 0 * event.labels
+    )
     assert drawn(next(tmp_path.glob("*.png"))).std() > 0.02
 
 
@@ -131,7 +143,9 @@ def test_projection_keeps_single_voxels_and_the_largest_value():
 
 def test_wire_image_has_every_signal(tmp_path):
     tick, channel = np.array([10, 3000, 5999]), np.array([0, 1700, 2559])
-    image = WireImage("wires", 0, 6000, 2560, tick, channel, np.array([900.0, 5000.0, 20000.0]), (("U", 0, 800),))
+    image = WireImage(
+        "wires", 0, 6000, 2560, tick, channel, np.array([900.0, 5000.0, 20000.0]), (("U", 0, 800),)
+    )
     figure = draw_wires(image)
     shown = np.asarray(figure.axes[0].images[0].get_array().filled(np.nan))
     assert np.isfinite(shown).sum() == 3

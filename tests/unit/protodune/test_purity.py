@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hpcreco.experiments.protodune.analysis import baselines, curve
-from hpcreco.experiments.protodune.analysis.cut import ELECTRONS_PER_MEV, CutError, parse_cut
+from hpcreco.experiments.protodune.analysis.cut import ELECTRONS_PER_MEV, CutError, Label, parse_cut
 from hpcreco.experiments.protodune.analysis.sample import Sample, ScoredEvent
 
 
@@ -200,13 +200,13 @@ def test_combinations_of_planes():
 
 
 def test_truth_cut_units():
-    assert parse_cut("0.001").against("anything") == 0.001
-    assert parse_cut("0.17MeV").against("electrons") == pytest.approx(0.17 * ELECTRONS_PER_MEV)
-    assert 4900 < parse_cut("170 keV").against("electrons") < 5100
-    assert parse_cut("0.17MeV").against("energy") == pytest.approx(0.51)
-    assert parse_cut("5ke").against("MeV") == pytest.approx(5000 / ELECTRONS_PER_MEV)
+    assert parse_cut("0.001").against(Label("anything")) == 0.001
+    assert parse_cut("0.17MeV").against(Label("electrons")) == pytest.approx(0.17 * ELECTRONS_PER_MEV)
+    assert 4900 < parse_cut("170 keV").against(Label("electrons")) < 5100
+    assert parse_cut("0.17MeV").against(Label.of("energy", "energy")) == pytest.approx(0.51)
+    assert parse_cut("5ke").against(Label.of("depo", "energy")) == pytest.approx(5000 / ELECTRONS_PER_MEV)
     for wrong in ("MeV", "1.2.3", "5 muons"):
-        with pytest.raises(CutError, match="0.17MeV"):
+        with pytest.raises(CutError, match=r"0\.17MeV"):
             parse_cut(wrong)
     with pytest.raises(CutError, match="without a unit"):
-        parse_cut("1MeV").against("counts")
+        parse_cut("1MeV").against(Label("counts"))

@@ -31,7 +31,11 @@ def expected(events, cut):
     return truth, [int((e.truth_charge > cut).sum()) for e in events]
 
 
-CUTS = {(): (0.001, "0.001"), ("--true-cut", "5000e"): (5000, "5000"), ("--true-cut", "0.17MeV"): (5028, "5027.59")}
+CUTS = {
+    (): (0.001, "0.001"),
+    ("--true-cut", "5000e"): (5000, "5000"),
+    ("--true-cut", "0.17MeV"): (5028, "5027.59"),
+}
 
 
 @pytest.mark.parametrize("flag", CUTS)
@@ -48,10 +52,12 @@ def test_counts_are_those_of_the_events(toy_run, capsys, flag):
         assert int(row["n_T"]) == sum(everything)
         assert int(row["n_TP_naive"]) == sum(t.sum() for t in truth)
         assert int(row["n_FP_naive"]) == sum((~t).sum() for t in truth)
-        assert float(row["tiling_efficiency"]) == pytest.approx(sum(t.sum() for t in truth) / sum(everything), rel=1e-5)
+        assert float(row["tiling_efficiency"]) == pytest.approx(
+            sum(t.sum() for t in truth) / sum(everything), rel=1e-5
+        )
     out = capsys.readouterr().out
     assert "ghost:true" in out
-    assert f"label > {said} electrons" in out
+    assert f"label > {said} e" in out
 
 
 def test_curve_is_the_mean_of_the_events_and_all_truth_lowers_the_efficiency(toy_run):
@@ -59,7 +65,9 @@ def test_curve_is_the_mean_of_the_events_and_all_truth_lowers_the_efficiency(toy
     run(made.folder)
     events = made.events["Mu"]
     truth, everything = expected(events, 0.001)
-    rows = [r for r in table(made.folder / "report" / "curve.csv") if (r["sample"], r["kind"]) == ("Mu", "mean")]
+    rows = [
+        r for r in table(made.folder / "report" / "curve.csv") if (r["sample"], r["kind"]) == ("Mu", "mean")
+    ]
     assert len(rows) == 50
     row = rows[25]
     assert float(row["threshold"]) == 0.5
@@ -67,7 +75,9 @@ def test_curve_is_the_mean_of_the_events_and_all_truth_lowers_the_efficiency(toy
     hits = [(c & t).sum() for c, t in zip(called, truth, strict=True)]
     purity = np.mean([h / c.sum() for h, c in zip(hits, called, strict=True)])
     assert float(row["purity"]) == pytest.approx(purity, rel=1e-5)
-    assert float(row["efficiency"]) == pytest.approx(np.mean([h / t.sum() for h, t in zip(hits, truth, strict=True)]), rel=1e-5)
+    assert float(row["efficiency"]) == pytest.approx(
+        np.mean([h / t.sum() for h, t in zip(hits, truth, strict=True)]), rel=1e-5
+    )
     run(made.folder, "--all-truth", "--out", made.folder / "all")
     rows = [r for r in table(made.folder / "all" / "curve.csv") if (r["sample"], r["kind"]) == ("Mu", "mean")]
     assert float(rows[25]["purity"]) == pytest.approx(purity, rel=1e-5)
@@ -78,7 +88,14 @@ def test_baselines_are_listed_with_the_network(toy_run):
     made = toy_run()
     run(made.folder)
     rows = {(r["sample"], r["method"]): r for r in table(made.folder / "report" / "results.csv")}
-    for method in ("network", "network, voxels pooled", "all ghost", "all true", "cut on V", "cut on min(V,X,U)"):
+    for method in (
+        "network",
+        "network, voxels pooled",
+        "all ghost",
+        "all true",
+        "cut on V",
+        "cut on min(V,X,U)",
+    ):
         assert ("Mu", method) in rows
     assert rows["Mu", "all ghost"]["balanced_accuracy"] == "0.5"
     share = float(rows["Electron", "all true"]["purity"])
@@ -156,7 +173,10 @@ def test_faces_with_another_order_of_planes_are_put_together(toy_run, tmp_path):
     other = toy_run_with_swapped_planes(made, tmp_path)
     run(other)
     by_order = [table(folder / "report" / "results.csv") for folder in (made.folder, other)]
-    cuts = [{r["method"]: r["auc_pe"] for r in rows if r["sample"] == "Mu" and r["method"] == "cut on U"} for rows in by_order]
+    cuts = [
+        {r["method"]: r["auc_pe"] for r in rows if r["sample"] == "Mu" and r["method"] == "cut on U"}
+        for rows in by_order
+    ]
     assert cuts[0] == cuts[1]
 
 

@@ -50,7 +50,9 @@ def combinations(features: np.ndarray, names: Sequence[str]) -> dict[str, np.nda
     scores[f"min{both}"] = least
     scores[f"max{both}"] = most
     scores[f"sum{both}"] = positive.sum(1)
-    scores[f"product{both}"] = np.cbrt(positive, dtype=np.float32).prod(1)  # the root keeps it in float32's range
+    scores[f"product{both}"] = np.cbrt(positive, dtype=np.float32).prod(
+        1
+    )  # the root keeps it in float32's range
     scores[f"min/max{both}"] = np.divide(least, most, out=np.zeros_like(least), where=most > 0)
     return scores
 
@@ -58,8 +60,8 @@ def combinations(features: np.ndarray, names: Sequence[str]) -> dict[str, np.nda
 def cut_bins(scores: np.ndarray) -> np.ndarray:
     """Number of cuts (N,) in 0..N_CUTS which each score passes: cut k is `cut_value(k)`, passed by scores not below it.
 
-    The cuts are the leading bits of float32, which are ordered like the numbers themselves: a fine scan over any scale without
-    knowing it beforehand. Negative scores pass no cut but the one at 0, which all pass.
+    The cuts are the leading bits of float32, which are ordered like the numbers themselves: a fine scan over
+    any scale without knowing it beforehand. Negative scores pass no cut but the one at 0, which all pass.
     """
     return np.maximum(np.asarray(scores, np.float32), 0).view(np.int32) >> _SHIFT
 
@@ -84,7 +86,9 @@ class Scan:
         counts_true = np.bincount(bins[truth], minlength=n)
         counts_ghost = np.bincount(bins[~truth], minlength=n)
         # the first bin of `purity_efficiency` passes no cut; here every score passes the first
-        purity, efficiency = purity_efficiency(np.insert(counts_true, 0, 0), np.insert(counts_ghost, 0, 0), missed)
+        purity, efficiency = purity_efficiency(
+            np.insert(counts_true, 0, 0), np.insert(counts_ghost, 0, 0), missed
+        )
         self.purity += purity
         self.efficiency += efficiency
         self.n_events += 1
@@ -100,6 +104,6 @@ class Scan:
         purity, efficiency = self.curve()
         if self.n_events == 0:
             return (float("nan"),) * 5
-        k = int(np.argmin(np.abs(purity - efficiency)))
+        k = int(np.argmin(np.where(efficiency > 0, np.abs(purity - efficiency), np.inf)))
         auc, even = float(area(purity, efficiency)), crossing(purity, efficiency)
         return auc, even, cut_value(k), float(purity[k]), float(efficiency[k])

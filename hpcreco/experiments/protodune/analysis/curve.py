@@ -1,15 +1,17 @@
 """The purity-efficiency curve of scored voxels, from histograms which add up over batches, files and ranks.
 
-A voxel is called true at threshold t when its score > t. With TP the true voxels among the P called ones, and T all true ones,
+A voxel is called true at threshold t when its score > t. With TP the true voxels among the P called ones, and
+T all true ones,
 
     purity = TP / P (1 if P = 0)        efficiency = TP / T (1 if T = 0)
     auc_pe = sum_k (e_k - e_{k+1}) p_k  over the thresholds, with e = 0 behind the last one
 
-auc_pe is the area under the purity-efficiency curve, not the ROC area: ghosts outnumber true voxels twenty to one, so the latter
-is high for a network of no use.
+auc_pe is the area under the purity-efficiency curve, not the ROC area: ghosts outnumber true voxels twenty to
+one, so the latter is high for a network of no use.
 
-Scores are binned by the number of thresholds they exceed. So `n` thresholds need `n + 1` bins: bin 0 holds the scores which pass
-none of them, bin k those in (t_{k-1}, t_k]. The curve from such histograms is exact, not an approximation.
+Scores are binned by the number of thresholds they exceed. So `n` thresholds need `n + 1` bins: bin 0 holds
+the scores which pass none of them, bin k those in (t_{k-1}, t_k]. The curve from such histograms is exact,
+not an approximation.
 """
 
 from __future__ import annotations
@@ -66,8 +68,8 @@ def purity_efficiency(
     """Purity and efficiency (..., n) at each threshold from score histograms (..., n + 1) of true and of ghost voxels.
 
     `missed` (...) counts true voxels which are no candidates: they enter the efficiency's denominator only.
-    With `weighted` the histograms (and `missed`) hold sums of the truth value instead of counts, and both figures are 0 where the
-    weight of the true positives is 0.
+    With `weighted` the histograms (and `missed`) hold sums of the truth value instead of counts, and both
+    figures are 0 where the weight of the true positives is 0.
     """
     true_counts, ghost_counts = np.asarray(true_counts, np.float64), np.asarray(ghost_counts, np.float64)
     true_positive = _above(true_counts)
@@ -113,7 +115,7 @@ def mean_curve(purity: np.ndarray, efficiency: np.ndarray, thresholds: np.ndarra
 
 
 def area(purity: np.ndarray, efficiency: np.ndarray) -> np.ndarray:
-    """auc_pe (...) of curves (..., n): sum of purity times the efficiency lost at the next threshold, all of it at the last."""
+    """auc_pe (...) of curves (..., n): purity times the efficiency lost at the next threshold, summed."""
     following = np.concatenate([efficiency[..., 1:], np.zeros_like(efficiency[..., :1])], axis=-1)
     return ((efficiency - following) * purity).sum(-1)
 
@@ -121,9 +123,10 @@ def area(purity: np.ndarray, efficiency: np.ndarray) -> np.ndarray:
 def pooled_break_even(true_counts: np.ndarray, ghost_counts: np.ndarray, missed: float = 0) -> float:
     """Purity = efficiency, interpolated in counts.
 
-    The two are equal where as many voxels are called true as there are, P = T. Within a bin TP is taken as linear in P (Davis and
-    Goadrich, ICML 2006), which is right for a constant mix of true and ghost, while purity itself is not linear there.
-    NaN if there is no true voxel or if even all candidates together are fewer than the true ones.
+    The two are equal where as many voxels are called true as there are, P = T. Within a bin TP is taken as
+    linear in P (Davis and Goadrich, ICML 2006), which is right for a constant mix of true and ghost, while
+    purity itself is not linear there. NaN if there is no true voxel or if even all candidates together are
+    fewer than the true ones.
     """
     true_counts, ghost_counts = np.asarray(true_counts, np.float64), np.asarray(ghost_counts, np.float64)
     # from nothing called to everything called, so that P rises

@@ -26,25 +26,44 @@ class CutError(ValueError):
 
 
 @dataclass(frozen=True)
+class Label:
+    """What labels measure: `quantity` "electrons" or "energy" (MeV), counted `times` over.
+
+    Truth of the product "energy" is summed over the three planes, so it counts every MeV three times.
+    """
+
+    quantity: str
+    times: int = 1
+
+    @staticmethod
+    def of(product: str, quantity: str) -> Label:
+        """The label of a truth product ("energy", "depo", "depoElectron") whose column is named `quantity`."""
+        return Label(quantity, 3 if product == "energy" else 1)
+
+    @property
+    def unit(self) -> str:
+        """Short, for axes."""
+        unit = {"electrons": "e", "energy": "MeV"}.get(self.quantity, self.quantity)
+        return unit if self.times == 1 else f"{unit}, sum of {self.times} planes"
+
+
+@dataclass(frozen=True)
 class Cut:
     """A voxel is true when its label > value; `unit` is "MeV", "electrons", or None: whatever the labels are in."""
 
     value: float
     unit: str | None = None
 
-    def against(self, label: str) -> float:
-        """The cut as a number to compare with the label column `label`, "electrons" or one of energies in MeV.
-
-        Labels named "energy" are sums over the three planes, three times the energy deposited.
-        """
+    def against(self, label: Label) -> float:
+        """The cut as a number to compare with labels. Raises CutError if they are neither electrons nor energy."""
         if self.unit is None:
             return self.value
-        if label not in ("electrons", "energy", "MeV"):
-            raise CutError(f"a truth cut in {self.unit} cannot be compared with labels {label!r}; give it without a unit")
+        if label.quantity not in ("electrons", "energy"):
+            raise CutError(
+                f"a truth cut in {self.unit} cannot be compared with labels of {label.quantity}; give it without a unit"
+            )
         energy = self.value if self.unit == "MeV" else self.value / ELECTRONS_PER_MEV
-        if label == "electrons":
-            return energy * ELECTRONS_PER_MEV
-        return 3 * energy if label == "energy" else energy
+        return label.times * (energy if label.quantity == "energy" else energy * ELECTRONS_PER_MEV)
 
     def __str__(self) -> str:
         return f"{self.value:g} {self.unit or '(unit of the labels)'}"
@@ -58,7 +77,9 @@ def parse_cut(text: str) -> Cut:
     except ValueError:
         value = None
     if match is None or value is None:
-        raise CutError(f"truth cut {text!r} is not a number with an optional unit: write e.g. 0.17MeV, 5000e or 0.001")
+        raise CutError(
+            f"truth cut {text!r} is not a number with an optional unit: write e.g. 0.17MeV, 5000e or 0.001"
+        )
     if match[2] is None:
         return Cut(value)
     unit, scale = _SCALE[match[2]]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hpcreco.experiments.protodune.analysis.curve import THRESHOLDS
 from hpcreco.experiments.protodune.analysis.results import best_cut, working_index
@@ -34,7 +36,9 @@ def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     figure = Figure(figsize=(7, 6.7 + 0.8 * len(samples)), layout="constrained")
     axis = figure.add_subplot()
     axis.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
-    axis.text(0.04, 0.055, "purity = efficiency", color="0.5", fontsize=9, rotation=45, rotation_mode="anchor")
+    axis.text(
+        0.04, 0.055, "purity = efficiency", color="0.5", fontsize=9, rotation=45, rotation_mode="anchor"
+    )
     for k, sample in enumerate(samples):
         _draw_curve(axis, sample, COLOURS[k % len(COLOURS)], working_index(sample, threshold))
     axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="efficiency", ylabel="purity", aspect="equal")
@@ -44,7 +48,7 @@ def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     return figure
 
 
-def _draw_curve(axis, sample: Sample, colour: str, index: int) -> None:
+def _draw_curve(axis: Axes, sample: Sample, colour: str, index: int) -> None:
     curve, best = sample.mean(), best_cut(sample)
     # where nothing is called true the purity is 1 by convention: no point of the curve
     real = curve.efficiency > 0
@@ -52,15 +56,27 @@ def _draw_curve(axis, sample: Sample, colour: str, index: int) -> None:
     label = f"{sample.name}: network, auc_pe {curve.auc_pe:.3f}{even}"
     axis.plot(curve.efficiency[real], curve.purity[real], ".-", color=colour, markersize=4, label=label)
     point = f"working point, score > {THRESHOLDS[index]:.2f}"
-    axis.plot(curve.efficiency[index], curve.purity[index], "*", color=colour, markersize=17, markeredgecolor="k", label=point)
+    axis.plot(
+        curve.efficiency[index],
+        curve.purity[index],
+        "*",
+        color=colour,
+        markersize=17,
+        markeredgecolor="k",
+        label=point,
+    )
     if best is not None:
         purity, efficiency = sample.scans[best].curve()
         real = efficiency > 0
         auc = sample.scans[best].result()[0]
-        axis.plot(efficiency[real], purity[real], "--", color=colour, label=f"best cut, {best}: auc_pe {auc:.3f}")
+        axis.plot(
+            efficiency[real], purity[real], "--", color=colour, label=f"best cut, {best}: auc_pe {auc:.3f}"
+        )
     counts = sample.counts()
     share = counts.true / max(counts.true + counts.ghost, 1)
-    axis.axhline(share, color=colour, linestyle=":", linewidth=1.2, label=f"all candidates: purity {share:.3f}")
+    axis.axhline(
+        share, color=colour, linestyle=":", linewidth=1.2, label=f"all candidates: purity {share:.3f}"
+    )
 
 
 def draw_scores(samples: Sequence[Sample], threshold: float | None) -> Figure:
@@ -95,8 +111,8 @@ def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
     for sample in samples:
         counts, n = sample.counts(), max(sample.n_events, 1)
         index = working_index(sample, threshold)
-        bars = {"candidates": (counts.candidates, "0.6"), f"kept, score > {THRESHOLDS[index]:.2f}": (
-            int(sample.kept(index).sum()), COLOURS[2])}  # fmt: skip
+        bars = {"candidates": (counts.candidates, "0.6")}
+        bars[f"kept, score > {THRESHOLDS[index]:.2f}"] = (int(sample.kept(index).sum()), COLOURS[2])
         if sample.has_truth:
             bars["ghosts"] = (counts.ghost, COLOURS[5])
             bars["true candidates"] = (counts.true, COLOURS[0])
@@ -106,10 +122,10 @@ def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
             labels.append(f"{sample.name}: {name}")
             values.append(count / n)
             colours.append(colour)
-    axis.barh(range(len(values)), values, color=colours)
+    drawn = axis.barh(range(len(values)), values, color=colours)
     axis.set_yticks(range(len(values)), labels)
     axis.invert_yaxis()
-    axis.bar_label(axis.containers[0], fmt="{:,.0f}", padding=4)
+    axis.bar_label(drawn, fmt="{:,.0f}", padding=4)
     axis.set(xscale="log", xlabel="voxels per event")
     axis.set_xlim(min([1.0, *(v for v in values if v > 0)]), max([*values, 10]) * 4)
     axis.grid(axis="x", alpha=0.3)
@@ -122,7 +138,11 @@ def draw_training(rows: Sequence[Mapping[str, float]]) -> Figure:
     skipped = ("time", "rate")
     names = list(dict.fromkeys(c.partition("_")[2] for c in columns))
     names = [name for name in names if not name.endswith(skipped)]
-    names = [name for name in names if any(np.isfinite(_column(rows, f"{p}_{name}")).any() for p in ("train", "valid"))]
+    names = [
+        name
+        for name in names
+        if any(np.isfinite(_column(rows, f"{p}_{name}")).any() for p in ("train", "valid"))
+    ]
     across = min(max(len(names), 1), 3)
     down = -(-max(len(names), 1) // across)
     figure = Figure(figsize=(4.6 * across, 3.5 * down), layout="constrained")
@@ -134,7 +154,7 @@ def draw_training(rows: Sequence[Mapping[str, float]]) -> Figure:
             if np.isfinite(values).any():
                 axis.plot(epochs, values, style, color=colour, markersize=3.5, label=part)
         axis.set(xlabel="epoch", title=name)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=9)
     return figure

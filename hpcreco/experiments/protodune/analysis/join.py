@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpcreco.experiments.protodune.analysis.cut import Cut
-from hpcreco.experiments.protodune.analysis.sample import ScoredEvent
 from hpcreco.experiments.protodune import EXPERIMENT
+from hpcreco.experiments.protodune.analysis.cut import Cut, Label
+from hpcreco.experiments.protodune.analysis.sample import ScoredEvent
 from hpcreco.shards import Shard
 from hpcreco.yinf import check_match
 
@@ -48,20 +48,25 @@ def find_yinf(run: Path) -> dict[int, list[Path]]:
 
 
 def find_xy(yinf: Shard, folders: Iterable[Path] = ()) -> Path:
-    """The xy shard a yinf file names: in `folders` if given, where it was, or beside the yinf file. Raises JoinError."""
+    """The xy shard a yinf file names: in `folders` if given, where it was, or beside the yinf file.
+
+    Raises JoinError.
+    """
     recorded = Path(yinf.attributes["input_file"])
     places = [*(folder / recorded.name for folder in folders), recorded, yinf.path.parent / recorded.name]
     for place in places:
         if place.is_file():
             return place
-    raise JoinError(f"{yinf.path} was made from {recorded}, which is not there any more; name its folder with --xy DIR")
+    raise JoinError(
+        f"{yinf.path} was made from {recorded}, which is not there any more; name its folder with --xy DIR"
+    )
 
 
-def label_name(xy: Shard) -> str | None:
-    """What the labels are: "electrons", "energy", ...; None for data without truth."""
+def label_of(xy: Shard) -> Label | None:
+    """What the labels are; None for data without truth."""
     if not xy.has("voxels", "labels"):
         return None
-    return xy.columns("voxels", "labels")[0]
+    return Label.of(xy.attributes["y_type"], xy.columns("voxels", "labels")[0])
 
 
 def read_truth(xy: Shard, event: int) -> Truth | None:
@@ -82,8 +87,8 @@ def read_scores(yinf: Shard, event: int) -> np.ndarray:
 
 def scored_events(yinf: Shard, xy: Shard, cut: Cut) -> Iterator[ScoredEvent]:
     """The events of a pair of files that `opened` has checked, with true = label above `cut`."""
-    name = label_name(xy)
-    least = cut.against(name) if name else 0.0
+    label = label_of(xy)
+    least = cut.against(label) if label else 0.0
     for event, event_id in enumerate(xy.event_ids):
         features = xy.read(event, "voxels", ["features"])["features"]
         scores, truth = read_scores(yinf, event), read_truth(xy, event)
@@ -94,23 +99,34 @@ def scored_events(yinf: Shard, xy: Shard, cut: Cut) -> Iterator[ScoredEvent]:
             yield _with_truth(key, scores, features, truth, least)
 
 
-def _with_truth(key: str, scores: np.ndarray, features: np.ndarray, truth: Truth, least: float) -> ScoredEvent:
+def _with_truth(
+    key: str, scores: np.ndarray, features: np.ndarray, truth: Truth, least: float
+) -> ScoredEvent:
     is_true = truth.labels > least
     if truth.charge is None:
         return ScoredEvent(key, scores, features, is_true, truth.labels)
     above = truth.charge > least
     # labels are the truth of the candidates' voxels, so what they do not account for is at no candidate
     missed = max(int(above.sum()) - int(is_true.sum()), 0)
-    charge = max(float(truth.charge[above].sum(dtype=np.float64) - truth.labels[is_true].sum(dtype=np.float64)), 0.0)
+    charge = max(
+        float(truth.charge[above].sum(dtype=np.float64) - truth.labels[is_true].sum(dtype=np.float64)), 0.0
+    )
     return ScoredEvent(key, scores, features, is_true, truth.labels, missed, charge)
 
 
 @contextmanager
 def opened(path: Path, folders: Sequence[Path] = ()) -> Iterator[tuple[Shard, Shard]]:
-    """A yinf file and its xy shard, opened and known to belong together. Raises YinfError, naming both, if they do not."""
-    with Shard(path, EXPERIMENT.schema("yinf")) as yinf:
-        with Shard(find_xy(yinf, folders), EXPERIMENT.schema("xy")) as xy:
-            check_match(yinf, xy)
-            if not np.array_equal(yinf.rows("voxels"), xy.rows("voxels")):
-                raise JoinError(f"{yinf.path} and {xy.path} have different numbers of voxels; run `hpcreco infer` again")
-            yield yinf, xy
+    """A yinf file and its xy shard, opened and known to belong together.
+
+    Raises YinfError, naming both, if they do not.
+    """
+    with (
+        Shard(path, EXPERIMENT.schema("yinf")) as yinf,
+        Shard(find_xy(yinf, folders), EXPERIMENT.schema("xy")) as xy,
+    ):
+        check_match(yinf, xy)
+        if not np.array_equal(yinf.rows("voxels"), xy.rows("voxels")):
+            raise JoinError(
+                f"{yinf.path} and {xy.path} have different numbers of voxels; run `hpcreco infer` again"
+            )
+        yield yinf, xy

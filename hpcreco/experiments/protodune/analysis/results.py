@@ -30,7 +30,7 @@ class Result:
 
 
 def working_index(sample: Sample, threshold: float | None) -> int:
-    """Index of the working threshold: the tabulated one nearest to `threshold`, else that of the largest purity + efficiency."""
+    """Index of the working threshold: the tabulated one nearest to `threshold`, else the best of the mean curve."""
     if threshold is not None:
         return int(np.abs(THRESHOLDS - threshold).argmin())
     return sample.mean().best if sample.has_truth else int(np.abs(THRESHOLDS - WITHOUT_TRUTH).argmin())
@@ -43,7 +43,10 @@ def network(sample: Sample, index: int) -> list[Result]:
         _of_curve(sample.name, "network", sample.mean(), index, *right),
         _of_curve(sample.name, "network, voxels pooled", sample.pooled(), index, *right),
         # ghosts carry next to no charge: where charge-weighted purity equals efficiency says nothing
-        replace(_of_curve(sample.name, "network, weighted by charge", sample.mean(weighted=True), index), break_even=np.nan),
+        replace(
+            _of_curve(sample.name, "network, weighted by charge", sample.mean(weighted=True), index),
+            break_even=np.nan,
+        ),
     ]
 
 
@@ -56,12 +59,8 @@ def baselines(sample: Sample) -> list[Result]:
         # a constant answer has one point on the curve: its area is the rectangle below it
         efficiency = answer.efficiency * share
         area = answer.purity * efficiency
-        rows.append(
-            Result(
-                sample.name, answer.name, area, np.nan, np.nan, answer.purity, efficiency,
-                answer.accuracy, answer.balanced_accuracy,
-            )  # fmt: skip
-        )
+        point = (np.nan, np.nan, answer.purity, efficiency)
+        rows.append(Result(sample.name, answer.name, area, *point, answer.accuracy, answer.balanced_accuracy))
     cuts = []
     for name, scan in sample.scans.items():
         auc, break_even, cut, purity, efficiency = scan.result()
@@ -83,7 +82,7 @@ def _of_curve(name: str, method: str, curve: Curve, index: int, *accuracies: flo
 
 def _accuracies(sample: Sample, index: int) -> tuple[float, float]:
     """Accuracy and balanced accuracy of all candidates pooled."""
-    true, ghost = sum(sample.true), sum(sample.ghost)
+    true, ghost = np.sum(sample.true, axis=0), np.sum(sample.ghost, axis=0)
     right_true, right_ghost = true[index + 1 :].sum(), ghost[: index + 1].sum()
     n_true, n_ghost = true.sum(), ghost.sum()
     if n_true == 0 or n_ghost == 0:

@@ -111,7 +111,9 @@ class Sample:
         """The curve of all voxels together; events with many voxels weigh more. Needs truth."""
         true, ghost = (self.true_charge, self.ghost_charge) if weighted else (self.true, self.ghost)
         missed = self._outside(self.missed_charge if weighted else self.missed).sum()
-        return curve_from_histograms(sum(true), sum(ghost), missed=float(missed), weighted=weighted)
+        return curve_from_histograms(
+            np.sum(true, axis=0), np.sum(ghost, axis=0), missed=float(missed), weighted=weighted
+        )
 
     def event_auc(self) -> np.ndarray:
         """auc_pe (events,) of every event alone."""
@@ -130,7 +132,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Counts:
-    """Voxels of a sample. `true` are candidates (n_TP_naive), `ghost` too (n_FP_naive); `missed` true voxels are not."""
+    """Voxels of a sample.
+
+    `true` are candidates (n_TP_naive), `ghost` too (n_FP_naive); `missed` true voxels are not.
+    """
 
     events: int
     candidates: int

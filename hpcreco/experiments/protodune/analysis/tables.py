@@ -35,7 +35,9 @@ def _cell(value: object) -> str:
 def write_tables(folder: Path, samples: Sequence[Sample], threshold: float | None) -> None:
     """counts.csv, events.csv, scores.csv, and with truth results.csv and curve.csv, into `folder`."""
     write_csv(folder / "counts.csv", COUNTS, (_counts(s, working_index(s, threshold)) for s in samples))
-    write_csv(folder / "events.csv", EVENTS, (r for s in samples for r in _events(s, working_index(s, threshold))))
+    write_csv(
+        folder / "events.csv", EVENTS, (r for s in samples for r in _events(s, working_index(s, threshold)))
+    )
     write_csv(folder / "scores.csv", SCORES, (r for s in samples for r in _scores(s)))
     with_truth = [s for s in samples if s.has_truth]
     if not with_truth:
@@ -106,13 +108,24 @@ def text_report(heading: Mapping[str, object], samples: Sequence[Sample], thresh
 
 def _counts_table(samples: Sequence[Sample], threshold: float | None) -> Table:
     table = Table(title="voxels per event", title_justify="left")
-    for name in ("sample", "events", "candidates", "kept", "true", "true candidates", "ghosts", "ghost:true", "tiling eff."):
+    for name in (
+        "sample",
+        "events",
+        "candidates",
+        "score >",
+        "kept",
+        "true",
+        "true cand.",
+        "ghosts",
+        "ghost:true",
+        "tiling eff.",
+    ):
         table.add_column(name, justify="left" if name == "sample" else "right")
     for sample in samples:
         counts, index = sample.counts(), working_index(sample, threshold)
         n = max(counts.events, 1)
-        kept = f"{sample.kept(index).sum() / n:,.1f} (>{THRESHOLDS[index]:.2f})"
-        row = [sample.name, str(counts.events), f"{counts.candidates / n:,.1f}", kept]
+        kept = [f"{THRESHOLDS[index]:.2f}", f"{sample.kept(index).sum() / n:,.1f}"]
+        row = [sample.name, str(counts.events), f"{counts.candidates / n:,.1f}", *kept]
         if sample.has_truth:
             truth = "unknown" if counts.truth is None else f"{counts.truth / n:,.1f}"
             row += [truth, f"{counts.true / n:,.1f}", f"{counts.ghost / n:,.1f}"]

@@ -7,8 +7,13 @@ for voxels, one standalone HTML page to turn, zoom and cut in a browser, which w
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpcreco.shards import atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EPILOG = """\
 examples:
@@ -21,12 +26,21 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.add_argument("file", type=Path, metavar="FILE", help="xy, yinf, wire or truth file, ours or legacy npz")
     parser.add_argument(
-        "--event", type=int, metavar="K", help="event number as in the parsed file (default: the file's first)"
+        "file", type=Path, metavar="FILE", help="xy, yinf, wire or truth file, ours or legacy npz"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
-    parser.add_argument("--threshold", type=float, default=0.5, help="scores above it are called true (default: 0.5)")
+    parser.add_argument(
+        "--event",
+        type=int,
+        metavar="K",
+        help="event number as in the parsed file (default: the file's first)",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="scores above it are called true (default: 0.5)"
+    )
     parser.add_argument(
         "--true-cut",
         metavar="CUT",
@@ -35,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--units", choices=("mm", "cells"), default="mm", help="of the axes (default: mm)")
     parser.add_argument(
-        "--xy", type=Path, action="append", default=[], metavar="DIR", help="where a yinf file's xy file is, if moved"
+        "--xy",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where a yinf file's xy file is, if moved",
     )
     parser.add_argument("--only", choices=("png", "html"), help="write only this kind of file")
 
@@ -52,21 +71,24 @@ def run(args: argparse.Namespace) -> int:
     event = load(args.file, args.event, cut, args.xy)
     args.out.mkdir(parents=True, exist_ok=True)
     stem = args.out / f"{args.file.stem}-event{event.event_id}"
+    if isinstance(event, WireImage):
+        if args.only == "html":
+            raise DisplayError(f"{args.file} holds waveforms; there is no HTML page of these, only a PNG")
+        _save(draw_wires(event), stem)
+        return 0
     if args.only != "html":
-        wires = isinstance(event, WireImage)
-        figure = draw_wires(event) if wires else draw_scene(event, args.threshold, args.units)
-        temporary = stem.with_name(f".{stem.name}.part-{os.getpid()}")
-        figure.savefig(temporary, dpi=110, format="png")
-        print(_put(temporary, stem.with_name(f"{stem.name}.png")))
-    if args.only != "png" and not isinstance(event, WireImage):
-        temporary = stem.with_name(f".{stem.name}.part-{os.getpid()}")
-        temporary.write_text(page(event, args.threshold, args.units))
-        print(_put(temporary, stem.with_name(f"{stem.name}.html")))
-    elif args.only == "html":
-        raise DisplayError(f"{args.file} holds waveforms; there is no HTML page of these, only a PNG")
+        _save(draw_scene(event, args.threshold, args.units), stem)
+    if args.only != "png":
+        target = stem.with_name(f"{stem.name}.html")
+        with atomic(target) as temporary:
+            temporary.write_text(page(event, args.threshold, args.units))
+        print(target)
     return 0
 
 
-def _put(temporary: Path, path: Path) -> Path:
-    temporary.replace(path)
-    return path
+def _save(figure: Figure, stem: Path) -> None:
+    """Write a PNG and say where it is."""
+    target = stem.with_name(f"{stem.name}.png")
+    with atomic(target) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
+    print(target)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from hpcreco.experiments.protodune import EXPERIMENT, geometry
-from hpcreco.experiments.protodune.analysis.cut import Cut
-from hpcreco.experiments.protodune.analysis.join import label_name, opened, read_scores, read_truth
+from hpcreco.experiments.protodune import EXPERIMENT, geometry, labels
+from hpcreco.experiments.protodune.analysis.cut import Cut, Label
+from hpcreco.experiments.protodune.analysis.join import label_of, opened, read_scores, read_truth
 from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
+from hpcreco.experiments.protodune.parsed import WAVEFORM_PRODUCTS, Parsed, open_parsed
 from hpcreco.shards import Shard
 
 
-def load(path: Path, event_id: int | None, cut: Cut | None, xy_folders: Sequence[Path] = ()) -> Scene | WireImage:
+def load(
+    path: Path, event_id: int | None, cut: Cut | None, xy_folders: Sequence[Path] = ()
+) -> Scene | WireImage:
     """Event `event_id` (its number in the parsed file; None: the first one) of an xy, yinf, wire or truth file.
 
     Voxels with a label above `cut` are true; by default above the threshold of the run, or 0. Raises DisplayError.
@@ -44,7 +48,7 @@ def _product(path: Path) -> str:
     return product
 
 
-def position(event_ids: Sequence[int], event_id: int | None, path: Path) -> int:
+def position(event_ids: Iterable[int], event_id: int | None, path: Path) -> int:
     """Where event `event_id` stands in the file. Raises DisplayError naming the events that are there."""
     known = [int(i) for i in event_ids]
     if not known:
@@ -59,14 +63,14 @@ def position(event_ids: Sequence[int], event_id: int | None, path: Path) -> int:
 
 def _scene(xy: Shard, yinf: Shard | None, event: int, cut: Cut) -> Scene:
     voxels = xy.read(event, "voxels", ["coords", "features"])
-    truth, label = read_truth(xy, event), label_name(xy)
-    known = {}
+    truth, label = read_truth(xy, event), label_of(xy)
+    known: dict[str, Any] = {}
     if truth is not None and label is not None:
         least = cut.against(label)
-        known = {"is_true": truth.labels > least, "true_charge": truth.labels, "truth_unit": _unit(label)}
+        known = {"is_true": truth.labels > least, "true_charge": truth.labels, "truth_unit": label.unit}
         if truth.coords is not None and truth.charge is not None:
             above = truth.charge > least
-            lost = above & ~_isin(truth.coords, voxels["coords"])
+            lost = above & labels.missed(labels.CoarseTruth(truth.coords, truth.charge), voxels["coords"])
             known |= {"missed": truth.coords[lost], "missed_charge": truth.charge[lost]}
     attributes = xy.attributes
     event_id = int(xy.event_ids[event])
@@ -75,7 +79,9 @@ def _scene(xy: Shard, yinf: Shard | None, event: int, cut: Cut) -> Scene:
         event_id=event_id,
         cell=_triple(attributes["voxel_size_mm"]),
         candidates=voxels["coords"],
-        charge=np.maximum(voxels["features"], 0).mean(1) if voxels["features"].size else np.zeros(len(voxels["coords"])),
+        charge=np.maximum(voxels["features"], 0).mean(1)
+        if voxels["features"].size
+        else np.zeros(len(voxels["coords"])),
         scores=read_scores(yinf, event) if yinf is not None else None,
         **known,
     )
@@ -86,28 +92,18 @@ def _triple(values: Sequence[float]) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _unit(label: str) -> str:
-    return {"electrons": "e", "energy": "MeV, sum of planes"}.get(label, label)
-
-
-def _isin(coords: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N,) whether each voxel (N, 3) is among `others` (M, 3); coordinates below 2^20."""
-    keys = [((c[:, 0] << 40) + (c[:, 1] << 20) + c[:, 2]) for c in (coords.astype(np.int64), others.astype(np.int64))]
-    return np.isin(*keys)
-
-
 def _parsed(path: Path, event_id: int | None, cut: Cut | None) -> Scene | WireImage:
-    from hpcreco.experiments.protodune.parsed import open_parsed
-
     with open_parsed(path) as parsed:
         event = position(parsed.event_ids, event_id, path)
         number = int(parsed.event_ids[event])
         title = f"{path.stem}, event {number}"
-        if parsed.product in ("wire", "hit"):
+        if parsed.product in WAVEFORM_PRODUCTS:
             tick, channel, value = parsed.waveform(event)
-            return WireImage(title, number, parsed.n_ticks, parsed.n_channels, tick, channel, value, _planes(parsed))
+            return WireImage(
+                title, number, parsed.n_ticks, parsed.n_channels, tick, channel, value, _planes(parsed)
+            )
         coords, values, columns, *_ = parsed.truth(event)
-    label = str(columns[0])
+        label = Label.of(parsed.product, columns[0])
     charge = values[:, 0]
     above = charge > (cut.against(label) if cut else 0.0)
     none = np.zeros((0, 3), np.int32)
@@ -119,11 +115,11 @@ def _parsed(path: Path, event_id: int | None, cut: Cut | None) -> Scene | WireIm
         np.zeros(0, np.float32),
         missed=coords[above],
         missed_charge=charge[above],
-        truth_unit=_unit(label),
+        truth_unit=label.unit,
     )
 
 
-def _planes(parsed) -> tuple[tuple[str, int, int], ...]:
+def _planes(parsed: Parsed) -> tuple[tuple[str, int, int], ...]:
     """Names and channel ranges of an APA's planes."""
     if parsed.n_channels != geometry.N_CHANNELS:
         return ()

@@ -1,19 +1,24 @@
 """Event pictures: rows of views (truth, candidates, prediction, difference), each in 3-D and three projections.
 
-Projections are images whose pixels are blocks of voxels, at most a few hundred across, so that a single lit voxel stays visible
-in a thumbnail; a block shows its largest value. Colours are safe for colour-blind readers (Okabe and Ito; viridis).
+Projections are images whose pixels are blocks of voxels, at most a few hundred across, so that a single lit
+voxel stays visible in a thumbnail; a block shows its largest value. Colours are safe for colour-blind readers
+(Okabe and Ito; viridis).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, ListedColormap, LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from hpcreco.experiments.protodune.display.scene import AXES, Scene, WireImage
 
@@ -46,8 +51,8 @@ class Panel:
 
 
 def panels(scene: Scene, threshold: float) -> list[Panel]:
-    """The rows that the scene has data for."""
-    rows = []
+    """The rows that the scene has data for, of the voxels in the region to show."""
+    rows: list[Panel] = []
     if scene.has_truth or len(scene.missed):
         coords, charge = scene.truth
         rows.append(_by_charge("truth", coords, charge, scene.truth_unit))
@@ -67,7 +72,10 @@ def panels(scene: Scene, threshold: float) -> list[Panel]:
         )
         if scene.is_true is not None:
             rows.append(_difference(scene, called, scene.is_true))
-    return rows
+    shown = [scene.inside(row.points) for row in rows]
+    return [
+        replace(row, points=row.points[i], values=row.values[i]) for row, i in zip(rows, shown, strict=True)
+    ]
 
 
 def _sequential() -> Colormap:
@@ -80,7 +88,10 @@ def _by_charge(name: str, points: np.ndarray, charge: np.ndarray, unit: str) -> 
     low, high = np.quantile(positive, [0.02, 0.995]) if len(positive) else (1, 10)
     norm = LogNorm(low, max(high, low * 1.01), clip=True)
     title = f"{name}: {len(points):,} voxels"
-    return Panel(title, points, np.maximum(charge, low), _sequential(), norm, f"charge [{unit}]" if unit else "charge")
+    quantity = "energy" if unit.startswith("MeV") else "charge"
+    return Panel(
+        title, points, np.maximum(charge, low), _sequential(), norm, f"{quantity} [{unit or 'unknown unit'}]"
+    )
 
 
 def _difference(scene: Scene, called: np.ndarray, true: np.ndarray) -> Panel:
@@ -89,7 +100,9 @@ def _difference(scene: Scene, called: np.ndarray, true: np.ndarray) -> Panel:
     values = np.concatenate([np.full(len(p), k + 0.5) for k, p in enumerate(points)])
     legend = tuple((f"{name}: {len(p):,}", colour) for (name, colour), p in zip(CLASSES, points, strict=True))
     cmap = ListedColormap([colour for _, colour in CLASSES])
-    return Panel("difference", np.concatenate(points), values, cmap, Normalize(0, len(CLASSES)), legend=legend)
+    return Panel(
+        "difference", np.concatenate(points), values, cmap, Normalize(0, len(CLASSES)), legend=legend
+    )
 
 
 @dataclass(frozen=True)
@@ -126,12 +139,14 @@ def draw_scene(scene: Scene, threshold: float, unit: str = "mm") -> Figure:
     height, space = 4.5, 3.9
     total = space + sum(widths) + 3 * 0.85 + 2.5
     figure = Figure(figsize=(total, height * max(len(rows), 1) + 0.5))
-    figure.suptitle(scene.title, fontsize=13, y=1 - 0.12 / figure.get_figheight(), va="top")
+    outside = int((~scene.inside(scene.points)).sum())
+    title = scene.title + (f" ({outside} voxels outside the picture)" if outside else "")
+    figure.suptitle(title, fontsize=13, y=1 - 0.12 / figure.get_figheight(), va="top")
     if not rows:
         figure.text(0.5, 0.5, "no voxel in this event", ha="center", fontsize=14)
     for row, panel in enumerate(rows):
         bottom = height * (len(rows) - 1 - row)
-        _draw_space(_axes(figure, 0.1, bottom + 0.35, space, height - 0.65, projection="3d"), panel, frame)
+        _draw_space(_axes(figure, 0.1, bottom + 0.45, space, height - 0.8, projection="3d"), panel, frame)
         left = space + 0.1
         for width, directions in zip(widths, PROJECTIONS, strict=True):
             left += 0.85
@@ -146,18 +161,18 @@ def draw_scene(scene: Scene, threshold: float, unit: str = "mm") -> Figure:
     return figure
 
 
-def _axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options):
+def _axes(figure: Figure, left: float, bottom: float, width: float, height: float, **options: Any) -> Any:
     """Axes at a place in inches."""
     across, up = figure.get_size_inches()
     return figure.add_axes((left / across, bottom / up, width / across, height / up), **options)
 
 
-def _draw_legend(axis, legend: Sequence[tuple[str, str]]) -> None:
+def _draw_legend(axis: Axes, legend: Sequence[tuple[str, str]]) -> None:
     marks = [Line2D([], [], marker="s", linestyle="", color=colour, label=name) for name, colour in legend]
     axis.legend(handles=marks, loc="upper left", bbox_to_anchor=(1.02, 1), frameon=False, fontsize=9)
 
 
-def _draw_space(axis, panel: Panel, frame: Frame) -> None:
+def _draw_space(axis: Any, panel: Panel, frame: Frame) -> None:
     """Points in 3-D, beam (z) to the right, drift (x) in depth, y up."""
     order = np.arange(len(panel.points))
     if len(order) > MAX_POINTS:
@@ -169,17 +184,19 @@ def _draw_space(axis, panel: Panel, frame: Frame) -> None:
         linewidths=0, depthshade=False, rasterized=True,
     )  # fmt: skip
     axis.set(xlim=frame.limits(2), ylim=frame.limits(0), zlim=frame.limits(1))
-    axis.set_box_aspect(frame.extent[[2, 0, 1]], zoom=0.92)
+    wide = frame.extent[1] < max(frame.extent[[0, 2]])
+    axis.set_box_aspect(frame.extent[[2, 0, 1]], zoom=0.78 if wide else 0.92)
     axis.set_xlabel(f"z [{frame.unit}]", labelpad=4)
     axis.set_ylabel(f"x [{frame.unit}]", labelpad=4)
     axis.set_zlabel(f"y [{frame.unit}]", labelpad=6)
     axis.tick_params(labelsize=7)
-    axis.locator_params(nbins=4)
+    for name, length in zip("xyz", frame.extent[[2, 0, 1]], strict=True):
+        axis.locator_params(axis=name, nbins=4 if length > 0.5 * max(frame.extent) else 2)
     axis.view_init(elev=18, azim=-60)
     axis.set_title(panel.title, fontsize=11)
 
 
-def _draw_projection(axis, panel: Panel, directions: tuple[int, int, int], frame: Frame):
+def _draw_projection(axis: Axes, panel: Panel, directions: tuple[int, int, int], frame: Frame) -> AxesImage:
     across, up, _ = directions
     shown = axis.imshow(
         project(panel.points, panel.values, across, up, frame), origin="lower", aspect="equal", interpolation="nearest",
@@ -187,7 +204,10 @@ def _draw_projection(axis, panel: Panel, directions: tuple[int, int, int], frame
     )  # fmt: skip
     axis.set_xlabel(f"{AXES[across]} [{frame.unit}]")
     axis.set_ylabel(f"{AXES[up]} [{frame.unit}]")
-    axis.locator_params(nbins=6)
+    box = axis.get_window_extent()
+    for side, pixels in ((axis.xaxis, box.width), (axis.yaxis, box.height)):
+        inches = pixels / axis.figure.dpi
+        side.set_major_locator(MaxNLocator(int(np.clip(inches / 0.5, 1, 6)), steps=[1, 2, 2.5, 5, 10]))
     axis.tick_params(labelsize=8)
     return shown
 
@@ -213,13 +233,12 @@ def draw_wires(image: WireImage) -> Figure:
     rows = image.tick.astype(np.int64) * height // image.n_ticks
     columns = image.channel.astype(np.int64) * width // image.n_channels
     np.maximum.at(picture, (rows, columns), image.value)
-    lit = picture[picture > 0]
-    low, high = np.quantile(lit, [0.05, 0.995]) if len(lit) else (1, 10)
+    high = float(np.quantile(picture[picture > 0], 0.995)) if (picture > 0).any() else 1.0
     figure = Figure(figsize=(15, 8), layout="constrained")
     axis = figure.add_subplot()
     shown = axis.imshow(
-        np.where(picture > 0, np.maximum(picture, low), np.nan), origin="lower", aspect="auto", interpolation="nearest",
-        extent=(0, image.n_channels, 0, image.n_ticks), cmap=_sequential(), norm=LogNorm(low, max(high, low * 1.01)),
+        np.where(picture > 0, picture, np.nan), origin="lower", aspect="auto", interpolation="nearest",
+        extent=(0, image.n_channels, 0, image.n_ticks), cmap=_sequential(), norm=PowerNorm(0.5, 0, high),
     )  # fmt: skip
     for name, first, last in image.planes:
         axis.axvline(last, color="0.5", linewidth=0.8)
@@ -229,5 +248,5 @@ def draw_wires(image: WireImage) -> Figure:
     axis.set_xlabel("channel of the APA")
     axis.set_ylabel("tick [0.5 µs]")
     axis.set_title(image.title, pad=24)
-    figure.colorbar(shown, label="signal [e / tick]", extend="both", pad=0.01)
+    figure.colorbar(shown, label="signal [e / tick]", extend="max", pad=0.01)
     return figure

@@ -60,13 +60,26 @@ class Scene:
         return coords, np.concatenate([self.true_charge[self.is_true], self.missed_charge])
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """First voxel (3,) and one past the last (3,) of the region that holds the event, with a margin of 2 %."""
-        points = self.points
+        """First voxel (3,) and one past the last (3,) of the region to show, with a margin of 2 %.
+
+        It holds all of the truth and 99.9 % of the candidates along each axis: a stray ghost does not shrink
+        a shower to a dot.
+        """
+        corners = [
+            self.truth[0],
+            np.quantile(self.candidates, [0.001, 0.999], axis=0) if len(self.candidates) else [],
+        ]
+        points = np.concatenate([np.reshape(c, (-1, 3)) for c in corners])
         if len(points) == 0:
             return np.zeros(3, np.int64), np.ones(3, np.int64)
-        low, high = points.min(0).astype(np.int64), points.max(0).astype(np.int64) + 1
+        low, high = np.floor(points.min(0)).astype(np.int64), np.ceil(points.max(0)).astype(np.int64) + 1
         margin = np.maximum(1, (high - low) // 50)
         return np.maximum(low - margin, 0), high + margin
+
+    def inside(self, points: np.ndarray) -> np.ndarray:
+        """(n,) which of the voxels (n, 3) are in the region to show."""
+        low, high = self.bounds()
+        return np.all((points >= low) & (points < high), axis=1)
 
 
 @dataclass(frozen=True)
