@@ -159,9 +159,11 @@ def _python(value: Any) -> Any:
     return value
 
 
-def store_names(dataset: Any, columns: tuple[str, ...], unit: str) -> None:
-    """Column names and unit, where a reader of the bare file looks for them."""
+def store_field(dataset: Any, columns: tuple[str, ...], unit: str, finite: bool) -> None:
+    """What a reader of the bare file has to know of a field: column names, unit, and whether NaN is meant."""
     if columns:
         write_strings(dataset, "columns", columns)
     if unit:
         dataset.attrs["unit"] = _text(unit)
+    if not finite:
+        dataset.attrs["finite"] = np.bool_(False)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcreco.shards.attributes import store_names
+from hpcreco.shards.attributes import store_field
 from hpcreco.shards.digest import dataset_entry, little_endian
 from hpcreco.shards.schema import Field, ShardError
 from hpcreco.shards.space import reserve
@@ -151,7 +151,7 @@ class Column:
                 chunks=(self._chunk, *tail),
                 **self._options,
             )
-        store_names(self._dataset, self.names, self.field.unit)
+        store_field(self._dataset, self.names, self.field.unit, self.field.finite)
 
     def _write(self, count: int) -> None:
         """Move the first `count` buffered rows to the file."""

@@ -23,7 +23,13 @@ def reading(path: Path, name: str = "") -> Iterator[None]:
     """Turn what HDF5 raises on a damaged file into a ShardError that names file and dataset."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+    ) as error:  # as the damage happens to hit
         if isinstance(error, ShardError):
             raise
         what = f"{path}: {name}" if name else str(path)
@@ -103,14 +109,14 @@ class Shard:
             check_identity(self.path, self.attributes, schema)
             with reading(self.path, f"{EVENTS}/{ID}"):
                 self.n_events: int = self._file[EVENTS][ID].shape[0]
-            if schema is not None:
+            with reading(self.path):
                 self._check_tables(schema)
         except BaseException:
             self.close()
             raise
 
-    def _check_tables(self, schema: Schema) -> None:
-        for table, field in schema.fields():
+    def _check_tables(self, schema: Schema | None) -> None:
+        for table, field in schema.fields() if schema is not None else ():
             needed = not field.optional and (not table.optional or self.has(table.name))
             if needed and not self.has(table.name, field.name):
                 raise ShardError(f"{self.path}: {table.name}/{field.name} of {schema.format} is missing")
@@ -170,7 +176,8 @@ class Shard:
         return {table: fields for table, fields in named.items() if fields or table != EVENTS}
 
     def has(self, table: str, field: str | None = None) -> bool:
-        return table in self._file and (field is None or field in self._file[table])
+        with reading(self.path, table):
+            return table in self._file and (field is None or field in self._file[table])
 
     def columns(self, table: str, field: str) -> tuple[str, ...]:
         """Names of the columns of a field; empty where it has none."""

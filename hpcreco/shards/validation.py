@@ -13,7 +13,7 @@ import numpy as np
 from hpcreco.shards import attributes as _attributes
 from hpcreco.shards.digest import content_digest, dataset_entry, little_endian, meaningful
 from hpcreco.shards.reader import Shard, check_identity, open_hdf5, reading
-from hpcreco.shards.schema import Schema, ShardError
+from hpcreco.shards.schema import EVENTS, ID, Schema, ShardError
 
 _BLOCK_ROWS = 1 << 16
 
@@ -26,13 +26,16 @@ def validate(path: str | os.PathLike[str], schema: Schema | None = None) -> list
     """
     path = Path(path)
     try:
-        with open_hdf5(path) as file:
-            with reading(path):
-                attributes = _attributes.load(file)
+        with open_hdf5(path) as file, reading(path):
+            attributes = _attributes.load(file)
             check_identity(path, attributes, schema)
-            problems = list(_numbers(path, file, schema))
-            problems += _table_problems(path, schema) if "events" in file else []
-            problems += list(_foreign(path, file, schema))
+            problems = []
+            if EVENTS in file:
+                problems = [
+                    *_numbers(path, file),
+                    *_table_problems(path, schema),
+                    *_foreign(path, file, schema),
+                ]
             if not problems and _recomputed(path, file, attributes) != attributes.get("content_digest"):
                 problems.append(f"{path}: content differs from its content_digest; it was changed or damaged")
     except ShardError as error:
@@ -55,18 +58,13 @@ def _blocks(path: Path, name: str, dataset: Any) -> Iterator[np.ndarray]:
             yield dataset[first : first + _BLOCK_ROWS]
 
 
-def _numbers(path: Path, file: Any, schema: Schema | None) -> Iterator[str]:
-    """NaN and infinity in floating-point fields that do not declare them."""
-    allowed = (
-        {f"{table.name}/{field.name}" for table, field in schema.fields() if not field.finite}
-        if schema
-        else set()
-    )
+def _numbers(path: Path, file: Any) -> Iterator[str]:
+    """NaN and infinity in the fields of events, where they are not meant."""
     for name, dataset in _datasets(file):
-        if dataset.dtype.kind == "f" and name not in allowed:
+        if dataset.dtype.kind == "f" and bool(dataset.attrs.get("finite", True)):
             count = sum(int((~np.isfinite(block)).sum()) for block in _blocks(path, name, dataset))
             if count:
-                yield f"{path}: {name} has {count} NaN or infinite value(s); make the file again from sound input"
+                yield f"{path}: {name} has {count} NaN or infinite value(s); make it again from sound input"
 
 
 def _table_problems(path: Path, schema: Schema | None) -> list[str]:
@@ -87,7 +85,7 @@ def _foreign(path: Path, file: Any, schema: Schema | None) -> Iterator[str]:
     for name, _ in _datasets(file):
         table_name, field = name.split("/")
         table = schema.table(table_name)
-        known = name == "events/id" or (
+        known = name == f"{EVENTS}/{ID}" or (
             table is not None and (field == "offsets" or table.field(field) is not None)
         )
         if not known:

@@ -1,0 +1,114 @@
+"""Many shards as one: the index, and the pool of open files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hpcreco import shards
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+SIZES = [[3, 0, 20], [], [7], [0, 1, 2, 5]]
+
+
+@pytest.fixture
+def paths(tmp_path, toy):
+    made = [tmp_path / f"{number}.h5" for number in range(len(SIZES))]
+    for number, (path, sizes) in enumerate(zip(made, SIZES, strict=True)):
+        events = [toy.event(100 * number + event, rows) for event, rows in enumerate(sizes)]
+        toy.write(path, events, first_id=10 * number)
+    return made
+
+
+def test_the_index_agrees_with_the_files(paths, toy):
+    index = shards.index(paths, toy.schema)
+    assert index.n_events == sum(map(len, SIZES))
+    assert index.n_shards == len(SIZES)
+    assert index.rows["points"].tolist() == [rows for sizes in SIZES for rows in sizes]
+    assert index.event_ids.tolist() == [0, 1, 2, 20, 30, 31, 32, 33]
+    assert index.sizes.tolist() == [path.stat().st_size for path in paths]
+    located = [index.locate(event) for event in range(index.n_events)]
+    assert located == [(shard, event) for shard, sizes in enumerate(SIZES) for event in range(len(sizes))]
+    for outside in (-1, index.n_events):
+        with pytest.raises(shards.ShardError):
+            index.locate(outside)
+
+
+def test_the_digest_is_that_of_the_contents_in_order(paths, toy, tmp_path):
+    index = shards.index(paths)
+    assert shards.index(paths).digest == index.digest
+    assert shards.index(paths[::-1]).digest != index.digest
+    assert shards.index(paths[:3]).digest != index.digest
+    moved = tmp_path / "elsewhere.h5"
+    os.rename(paths[0], moved)
+    assert shards.index([moved, *paths[1:]]).digest == index.digest
+    assert pickle.loads(pickle.dumps(index)).digest == index.digest
+
+
+def test_no_event_is_read_to_build_it(paths, toy, monkeypatch):
+    monkeypatch.setattr(shards.Shard, "read_rows", lambda *a: pytest.fail("read events"))
+    monkeypatch.setattr("hashlib.sha256", lambda *a: pytest.fail("rehashed"))
+    shards.index(paths, toy.schema)
+
+
+def test_shards_of_different_formats_are_refused(paths, tmp_path):
+    other = tmp_path / "other.h5"
+    with shards.ShardWriter(other, shards.Schema("hpcreco/toy/other", 1), {}):
+        pass
+    with pytest.raises(shards.ShardError, match="hpcreco/toy/other"):
+        shards.index([*paths, other])
+
+
+def test_no_shards_are_no_events():
+    index = shards.index([])
+    assert index.n_events == 0
+    assert index.rows == {}
+
+
+def test_the_pool_keeps_few_files_open_and_reads_the_same_from_many_threads(paths, toy):
+    index = shards.index(paths, toy.schema)
+    pool = shards.Pool(index, toy.schema, limit=2)
+    before = open_files()
+    wrong, wanted = [], [index.locate(event) for event in range(index.n_events)]
+
+    def read_all(seed: int) -> None:
+        for place in np.random.default_rng(seed).integers(0, len(wanted), 150):
+            shard, event = wanted[place]
+            found = pool.read(shard, event, "points", ["coords"])["coords"]
+            expected = toy.event(100 * shard + event, SIZES[shard][event])["points"]["coords"]
+            if not np.array_equal(found, expected):
+                wrong.append((shard, event))
+
+    threads = [threading.Thread(target=read_all, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert open_files() <= before + 4  # HDF5's and ours, of two shards
+    pool.close()
+    assert open_files() == before
+
+
+def test_the_pool_travels_without_its_handles(paths, toy):
+    pool = shards.Pool(shards.index(paths), toy.schema)
+    pool.read(0, 0, "points")
+    other = pickle.loads(pickle.dumps(pool))
+    pool.close()
+    np.testing.assert_array_equal(other.read(0, 0, "points")["coords"], toy.event(0, 3)["points"]["coords"])
+
+
+def test_a_shard_replaced_after_indexing_is_refused(paths, toy):
+    pool = shards.Pool(shards.index(paths), toy.schema)
+    toy.write(paths[2], toy.events([8]))
+    with pytest.raises(shards.ShardError, match="replaced"):
+        pool.read(2, 0, "points")
