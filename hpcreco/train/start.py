@@ -88,6 +88,8 @@ def keep_config(session: Session) -> None:
 def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] | None:
     """The content to go on from; the checkpoint folder is left holding nothing beyond it. Runs on rank 0."""
     output_dir, run = session.output_dir, session.run
+    for leftover in checkpoint.folder(output_dir).glob(".*.part-*"):
+        leftover.unlink()  # of a killed save; the run's lock is ours
     there = checkpoint.found(output_dir)
     if request.resume is None:
         if there and not request.overwrite:
@@ -144,7 +146,8 @@ def _set_aside(output_dir: Path, found: checkpoint.Found) -> None:
         for item in later:
             shutil.move(item.path, aside / item.path.name)
         LOG.info("moved %d later checkpoint(s) to %s", len(later), aside)
-    checkpoint.point(output_dir, "latest", found.path)
+    if checkpoint.pointed(output_dir, "latest") != found.path:
+        checkpoint.point(output_dir, "latest", found.path)
 
 
 def _clear(output_dir: Path) -> None:

@@ -3,11 +3,13 @@
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
-from hpcreco.train import checkpoint
 from torch import nn
+
+from hpcreco.train import checkpoint
 
 
 def payload(value=1.0):
@@ -120,7 +122,7 @@ def test_subtrees_load_and_export():
 def test_full_disk_is_reported_and_leaves_the_old_file(tmp_path):
     path = tmp_path / checkpoint.name(0)
     checkpoint.save(path, payload(7.0))
-    if not os.path.exists("/dev/full"):
+    if not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
     temporary.symlink_to("/dev/full")

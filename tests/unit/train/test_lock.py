@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+
 from hpcreco.train.lock import LockError, RunLock
 
 
@@ -25,7 +26,10 @@ def test_a_second_holder_is_refused_by_name(tmp_path):
 
 
 def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path):
-    code = "import sys,os; from hpcreco.train.lock import RunLock; from pathlib import Path; RunLock(Path(sys.argv[1])).__enter__(); os._exit(9)"
+    code = (
+        "import os, sys; from pathlib import Path; from hpcreco.train.lock import RunLock\n"
+        "RunLock(Path(sys.argv[1])).__enter__(); os._exit(9)"
+    )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     assert (tmp_path / ".lock").exists()
     began = time.monotonic()

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+
 from hpcreco.train.stop import Stop
 
 
@@ -22,7 +23,10 @@ def test_a_signal_is_remembered_and_the_old_handler_comes_back(number):
 
 
 def test_a_second_signal_ends_the_process():
-    code = "import os,signal,time\nfrom hpcreco.train.stop import Stop\nwith Stop({}):\n os.kill(os.getpid(),15)\n print('one',flush=True)\n os.kill(os.getpid(),15)\n print('two')"
+    code = (
+        "import os\nfrom hpcreco.train.stop import Stop\nwith Stop({}):\n"
+        " os.kill(os.getpid(), 15)\n print('one', flush=True)\n os.kill(os.getpid(), 15)\n print('two')"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGTERM
     assert done.stdout == "one\n"

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+
 from hpcreco.train.summary import Summary, SummaryError, read
 
 COLUMNS = ("epoch", "loss", "stage")
@@ -37,7 +38,7 @@ def test_a_row_that_was_being_written_when_the_run_was_killed_is_dropped(tmp_pat
 def test_other_columns_are_refused(tmp_path):
     path = tmp_path / "summaries.csv"
     filled(path, 1)
-    with pytest.raises(SummaryError, match="summaries.csv"):
+    with pytest.raises(SummaryError, match=r"summaries\.csv"):
         Summary(path, ("epoch", "other")).resume(0)
     with pytest.raises(SummaryError, match="stage"):
         Summary(path, COLUMNS).append({"epoch": 1, "loss": 0.1})

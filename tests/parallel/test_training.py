@@ -1,0 +1,220 @@
+"""Training on real ranks with the toy experiment: P ranks equal one, resumed equals straight, kills lose nothing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from toy_two_tables import write_shard
+
+from hpcreco.train import checkpoint, summary
+
+TOYS = Path(__file__).parent.parent / "toys"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Shards of the toy experiment and a config that trains on them for 24 steps."""
+    folder = tmp_path_factory.mktemp("toy")
+    train = [str(write_shard(folder / f"train{i}.h5", 11, i)) for i in range(5)]
+    valid = [str(write_shard(folder / f"valid{i}.h5", 7, 50 + i)) for i in range(2)]
+    config = {
+        "experiment": "toy_two_tables:EXPERIMENT",
+        "output_dir": "set per test",
+        "iterations": 24,
+        "steps": {"mode": "events", "size": 8},
+        "validate_every": "4 steps",
+        "save": "3 steps",
+        "settings": {"files": train, "validation": valid},
+    }
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def train(data, mpiexec, tmp_path):
+    """``train(name, ranks, *flags, env=...)`` -> (exit code, output folder)."""
+
+    def run(name, ranks, *flags, env=None, check=True, timeout=120, **keys):
+        out = tmp_path / name
+        sets = [
+            f"--set={key.replace('__', '.')}={value}" for key, value in {"output_dir": out, **keys}.items()
+        ]
+        arguments = ["-m", "hpcreco", "train", data, *sets, *flags]
+        ended = mpiexec(
+            ranks, arguments, env={"PYTHONPATH": str(TOYS), **(env or {})}, check=check, timeout=timeout
+        )
+        return ended, out
+
+    return run
+
+
+def final(out: Path) -> dict:
+    return checkpoint.load_latest(out)[1]
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """Summary rows as text, without the columns that depend on the clock."""
+    lines = (out / "summaries.csv").read_text().splitlines()
+    header = lines[0].split("\t")
+    return [
+        {k: v for k, v in zip(header, line.split("\t"), strict=True) if k not in summary.TIMING}
+        for line in lines[1:]
+    ]
+
+
+def largest_difference(a: dict, b: dict) -> float:
+    """Over all weights, relative to the largest entry of each."""
+    return max(
+        float((a["model"][key] - b["model"][key]).abs().max() / a["model"][key].abs().max())
+        for key in a["model"]
+    )
+
+
+@pytest.mark.parametrize("backend", ["horovod", "ddp"])
+def test_ranks_equal_one_rank(train, backend):
+    """The same global steps on 2, 3 and 4 ranks, of which some have nothing to do, in float64 and float32."""
+    if backend == "horovod":
+        pytest.importorskip("horovod", reason="needs the Horovod engine (tools/test builds it)")
+    for precision, tolerance in (("float64", 1e-10), ("float32", 1e-4)):
+        _, alone = train(f"one-{precision}", 1, precision=precision, steps__size=3)
+        for ranks in (2, 3, 4):
+            _, out = train(
+                f"{ranks}-{precision}", ranks, "--backend", backend, precision=precision, steps__size=3
+            )
+            assert largest_difference(final(alone), final(out)) < tolerance
+            for a, b in zip(rows(alone), rows(out), strict=True):
+                assert a["events"] == b["events"]
+                assert float(a["valid_loss"]) == pytest.approx(
+                    float(b["valid_loss"]), rel=max(tolerance, 2e-6)
+                )
+
+
+def test_micro_batches_change_nothing(train):
+    """A memory budget that cuts each rank's share of a step into pieces gives the same weights."""
+    _, whole = train("whole", 2, precision="float64")
+    _, cut = train("cut", 2, precision="float64", steps__micro_cost=9)
+    assert largest_difference(final(whole), final(cut)) < 1e-10
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_resumed_equals_straight_bit_for_bit(train, seed):
+    """SIGTERM at random steps in mid-epoch, on different ranks, resumed each time, at 3 ranks."""
+    _, straight = train("straight", 3)
+    rng = random.Random(seed)
+    steps = sorted(rng.sample(range(1, 18), 3))
+    for step in steps:
+        fault = {"TOY_TERM": f"{rng.randrange(3)}:{step}"}
+        ended, out = train("stopped", 3, "--resume", "auto", env=fault, check=False)
+        assert ended.code in (75, 0), ended.err
+    ended, out = train("stopped", 3, "--resume", "auto")
+    a, b = final(straight), final(out)
+    for part in ("model", "optimizer", "schedule", "progress"):
+        assert checkpoint.digest(a[part]) == checkpoint.digest(b[part]), part
+    assert rows(straight) == rows(out)
+
+
+def test_resuming_on_other_ranks_agrees_to_rounding(train):
+    _, straight = train("straight", 2, precision="float64")
+    ended, out = train("moved", 3, precision="float64", env={"TOY_TERM": "1:9"}, check=False)
+    assert ended.code == 75
+    train("moved", 2, "--resume", precision="float64")
+    assert largest_difference(final(straight), final(out)) < 1e-10
+
+
+def test_a_finished_run_is_not_trained_again(train):
+    _, out = train("done", 2)
+    before = {p: p.stat().st_mtime_ns for p in checkpoint.folder(out).iterdir()}
+    ended, _ = train("done", 2, "--resume", "auto")
+    assert "nothing to do" in ended.out
+    assert before == {p: p.stat().st_mtime_ns for p in checkpoint.folder(out).iterdir()}
+
+
+def test_training_over_checkpoints_is_refused(train):
+    _, out = train("run", 2)
+    kept = checkpoint.digest(final(out)["model"])
+    ended, _ = train("run", 2, check=False)
+    assert ended.code == 2
+    assert ended.err.count("--overwrite") == 1  # said once, not once a rank
+    assert checkpoint.digest(final(out)["model"]) == kept
+    ended, _ = train("run", 2, "--overwrite", iterations=4)
+    assert final(out)["progress"]["step"] == 4
+
+
+def test_resume_at_an_earlier_epoch_repeats_it_exactly(train):
+    _, out = train("run", 2)
+    before = rows(out)
+    train("run", 2, "--resume", "2")
+    assert rows(out) == before
+    assert (out / "summaries.csv.bak").is_file()
+    moved = list(checkpoint.folder(out).glob("before-resume-*/*.pth.tar"))
+    assert moved  # the later checkpoints were set aside, not lost
+
+
+def test_another_config_is_refused_by_key(train):
+    train("run", 1, iterations=4)
+    ended, _ = train("run", 1, "--resume", check=False, settings__lr=0.2)
+    assert ended.code == 2
+    assert "settings.lr: 0.05 -> 0.2" in ended.err
+    train("run", 1, "--resume", "--lenient", settings__lr=0.2, iterations=8)
+
+
+def test_a_kill_while_saving_leaves_a_whole_checkpoint(train, data, tmp_path):
+    """SIGKILL at many moments of a run that saves at every step; what is left always loads and leads to the same end."""
+    _, straight = train("straight", 1, save="1 steps")
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "hpcreco", "train", str(data), "--resume", "auto"]
+    command += [f"--set=output_dir={out}", "--set=save=1 steps"]
+    environment = {
+        "PYTHONPATH": f"{TOYS}",
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        "TOY_SLEEP": "0.02",
+    }
+    rng = random.Random(3)
+    finished = False
+    for _ in range(12):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        seen = len(checkpoint.found(out))
+        while (
+            process.poll() is None and len(checkpoint.found(out)) <= seen + 1 and time.monotonic() < deadline
+        ):
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if checkpoint.found(out):
+            assert (
+                checkpoint.load_latest(out, notice=pytest.fail) is not None
+            )  # not even a damaged one is passed over
+        finished = finished or process.returncode == 0
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert ended.returncode == 0
+    assert checkpoint.digest(final(straight)["model"]) == checkpoint.digest(final(out)["model"])
+    assert rows(straight) == rows(out)
+    assert not list(out.rglob(".*.part-*"))  # what the kills left half-written is swept away
+
+
+def test_losses_that_are_not_finite_end_all_ranks_with_one_message(train):
+    ended, out = train("wild", 2, check=False, settings__lr=1e38, iterations=24)
+    assert ended.code == 1
+    assert ended.err.count("grad_clip") == 1
+    assert torch.isfinite(final(out)["model"]["points.weight"]).all()
+
+
+def test_weights_of_another_run_start_a_new_one(train):
+    _, donor = train("donor", 1, iterations=8)
+    ended, out = train("taker", 1, init_from=f"{donor}@best", iterations=4)
+    assert "not matched: nothing" in ended.out
+    assert rows(out)[0]["epoch"] == "0"
