@@ -25,6 +25,8 @@ def meet(world: World, mpi: Collective | None, output_dir: Path | None = None) -
     Raises WorldError when the ranks do not meet.
     """
     environ = os.environ
+    if world.size == 1:
+        return _serve(world)
     try:
         if "MASTER_ADDR" in environ and "MASTER_PORT" in environ:
             # torchrun's agent serves a store of its own at this address
