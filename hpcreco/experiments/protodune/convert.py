@@ -78,8 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert all inputs; exit code of `filewise.run`."""
-    tasks = [_task(path, args) for path in _files(args.inputs)]
-    tasks = [task for task in tasks if task is not None]
+    planned = (_task(path, args) for path in _files(args.inputs))
+    tasks = [task for task in planned if task is not None]
     if not tasks:
         raise ConvertError(
             f"nothing to convert in {', '.join(map(str, args.inputs))}; see hpcreco convert --help"

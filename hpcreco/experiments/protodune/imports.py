@@ -73,8 +73,7 @@ def write_depos(source: Path, paths: Sequence[Path], options: DepoOptions, finge
             sizes = {"n_ticks": N_TICKS, "n_channels": N_CHANNELS, "dead_channels": []}
             with parsed.wire_writer(path, attributes | sizes) as writer:
                 for number, event in events.items():
-                    samples = event.samples
-                    parsed.append_waveform(writer, number, samples.tick, samples.channel, samples.value)
+                    parsed.append_waveform(writer, number, *event.samples)
         else:
             with parsed.truth_writer(path, attributes) as writer:
                 for number, event in events.items():

@@ -50,7 +50,7 @@ def export_xy(source: Path, path: Path) -> None:
             if has_truth:
                 cells = shard.read(event, "truth")
                 truth.append(np.concatenate([cells["coords"], cells["values"]], axis=1, dtype=np.float32))
-    arrays: dict[str, np.ndarray] = {"X": _stacked(rows, 7), "starts": starts}
+    arrays: dict[str, Any] = {"X": _stacked(rows, 7), "starts": starts}
     if has_labels:
         arrays["Y"] = _stacked(labels, 1)
     if has_truth:
@@ -148,6 +148,7 @@ def _xy_attributes(name: names.FileName, n_features: int, y_type: str) -> dict[s
         "geometry": detector.name,
         "geometry_digest": detector.digest,
         "source_digests": [],
+        "source_files": [str(name.path)],
     }
 
 

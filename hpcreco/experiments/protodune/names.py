@@ -97,10 +97,9 @@ def compose(event_type: str, index: int, product: str, tpc: int | None = None, s
 
 def replace_product(path: str | Path, product: str) -> str:
     """Return the file name with its product token, and nothing else, replaced."""
-    name = Path(path).name
-    require(name)
-    core = _CORE.search(name)
-    return name[: core.start("product")] + product + name[core.end("product") :]
+    name = require(path).path.name
+    start, end = _CORE.search(name).span("product")  # type: ignore[union-attr]  # `require` found it
+    return name[:start] + product + name[end:]
 
 
 def derived(path: str | Path, product: str, *, batch: int | None = None, epoch: int | None = None) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -120,12 +120,15 @@ class TruthVoxels(NamedTuple):
     pdg: np.ndarray | None
 
 
+Self = TypeVar("Self")
+
+
 class Parsed(Protocol):
     """What both containers offer. `waveform` needs a wire or hit file, `truth` any other."""
 
     path: Path
     product: str
-    attributes: Mapping[str, Any]
+    attributes: dict[str, Any]
     n_events: int
     event_ids: np.ndarray
 
@@ -136,7 +139,7 @@ class Parsed(Protocol):
     def waveform(self, event: int) -> Waveforms: ...
     def truth(self, event: int) -> TruthVoxels: ...
     def close(self) -> None: ...
-    def __enter__(self) -> Parsed: ...
+    def __enter__(self: Self) -> Self: ...
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None: ...
 
 
@@ -199,7 +202,7 @@ class NpzParsed:
         self.path = path
         name = names.require(path)
         self.product = name.product
-        self.attributes = {
+        self.attributes: dict[str, Any] = {
             "event_type": name.event_type,
             "index": name.index,
             "tpc": name.tpc,

@@ -210,9 +210,7 @@ class Batch:
         }
         with parsed.wire_writer(path, attributes) as writer:
             for number, event in enumerate(events):
-                parsed.append_waveform(
-                    writer, number, event.samples.tick, event.samples.channel, event.samples.value
-                )
+                parsed.append_waveform(writer, number, *event.samples)
 
     def _write_truth(self, path: Path, product: str, events: Sequence[SimulatedEvent]) -> None:
         with parsed.truth_writer(path, self.attributes(product)) as writer:

@@ -46,9 +46,14 @@ def test_names_outside_the_grammar_are_reported_not_fatal(file, tmp_path):
 
 
 def test_only_the_product_token_is_replaced():
-    assert names.replace_product("wire_depo_Mu_1_wire-wire-TPC1.npz", "xy") == "wire_depo_Mu_1_xy-wire-TPC1.npz"
+    assert (
+        names.replace_product("wire_depo_Mu_1_wire-wire-TPC1.npz", "xy") == "wire_depo_Mu_1_xy-wire-TPC1.npz"
+    )
     assert names.derived("/a/reco_Mu_1_wire-TPC1.h5", "xy", batch=2) == "batch2-reco_Mu_1_xy-TPC1.h5"
-    assert names.derived("batch2-reco_Mu_1_xy-TPC1.h5", "yinf", epoch=24) == "epoch24-batch2-reco_Mu_1_yinf-TPC1.h5"
+    assert (
+        names.derived("batch2-reco_Mu_1_xy-TPC1.h5", "yinf", epoch=24)
+        == "epoch24-batch2-reco_Mu_1_yinf-TPC1.h5"
+    )
 
 
 @pytest.mark.parametrize("event_type", names.EVENT_TYPES)
@@ -70,9 +75,18 @@ def test_tables_group_select_difference_flatten():
     assert len(table) == 9
     assert all(len(group) in (1, 2) for group in table.values())
     keys = list(table)
-    assert keys.index(("BeamCosmic", 2, 1)) < keys.index(("BeamCosmic", 2, 5)) < keys.index(("BeamCosmic", 10, 1))
+    assert (
+        keys.index(("BeamCosmic", 2, 1))
+        < keys.index(("BeamCosmic", 2, 5))
+        < keys.index(("BeamCosmic", 10, 1))
+    )
     wires = names.select(table, lambda n: n.product == "wire" and n.tpc == 1)
-    assert set(wires) == {("BeamCosmic", 2, 1), ("BeamCosmic", 10, 1), ("Electron", 2, 1), ("Electron", 10, 1)}
+    assert set(wires) == {
+        ("BeamCosmic", 2, 1),
+        ("BeamCosmic", 10, 1),
+        ("Electron", 2, 1),
+        ("Electron", 10, 1),
+    }
     rest = names.difference(table, wires)
     assert set(rest) | set(wires) == set(table) and not set(rest) & set(wires)
     assert sorted(str(n.path) for n in names.flatten(table)) == sorted(files)

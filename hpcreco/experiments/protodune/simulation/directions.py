@@ -24,7 +24,8 @@ class Box:
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """Mask (N,) of the points inside."""
-        return ((points >= self.low) & (points < self.high)).all(axis=1)
+        inside: np.ndarray = (points >= np.array(self.low)) & (points < np.array(self.high))
+        return np.asarray(inside.all(axis=1))
 
     def crossings(self, point: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signed distances at which straight lines enter and leave; enter > leave for a line that misses."""

@@ -17,7 +17,7 @@ from hpcreco.experiments.protodune.simulation.streams import Component, EventKey
 BEAM_START = np.array([-302.5, 4222.0, 0.0])
 BEAM_DIRECTION = np.array([-0.187, -0.195, 0.963]) / np.linalg.norm([-0.187, -0.195, 0.963])
 BEAM_MOMENTUM, BEAM_SPREAD = 1000.0, 0.05
-BEAM_MIX = (("pi", 0.40), ("p", 0.25), ("e", 0.25), ("mu", 0.10))
+BEAM_MIX = {"pi": 0.40, "p": 0.25, "e": 0.25, "mu": 0.10}
 SINGLE = {"Electron": "e", "Mu": "mu", "Pion": "pi"}
 KINDS = ("BeamCosmic", "Electron", "Mu", "Pion")
 
@@ -71,8 +71,8 @@ def generate(key: EventKey, kind: str, geometry: Geometry, sky: Sky, shape: Show
         _add_sky(event, key, box, sky, shape)
         if sky.beam:
             rng = key.stream(Component.BEAM)
-            names, weights = zip(*BEAM_MIX, strict=True)
-            add_beam_particle(event, rng, names[rng.choice(len(names), p=weights)], box, shape)
+            particle = tuple(BEAM_MIX)[rng.choice(len(BEAM_MIX), p=tuple(BEAM_MIX.values()))]
+            add_beam_particle(event, rng, particle, box, shape)
     else:
         add_beam_particle(event, key.stream(Component.BEAM), SINGLE[kind], box, shape)
     return event

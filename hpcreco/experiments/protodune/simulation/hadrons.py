@@ -9,7 +9,7 @@ from hpcreco.experiments.protodune.simulation.event import PION, PROTON, Event
 
 INTERACTION_LENGTH = 1000.0  # mm, pions
 SECONDARIES = (2, 4)
-SECONDARY_MIX = (("p", 0.4), ("pi", 0.35), ("shower", 0.25))
+SECONDARY_MIX = {"p": 0.4, "pi": 0.35, "shower": 0.25}
 VISIBLE = 0.7  # of the energy at an interaction; neutrons and nuclei take the rest
 GENERATIONS = 3
 _PDG = {"p": PROTON, "pi": PION}
@@ -47,12 +47,22 @@ def add_hadron(
         )
 
 
-def _interact(event, rng, vertex, direction, kinetic, time, shape, beam, generation) -> None:
+def _interact(
+    event: Event,
+    rng: np.random.Generator,
+    vertex: np.ndarray,
+    direction: np.ndarray,
+    kinetic: float,
+    time: float,
+    shape: showers.ShowerShape,
+    beam: bool,
+    generation: int,
+) -> None:
     """Share the visible energy among 2 to 4 secondaries that fly mostly forward."""
     n = int(rng.integers(SECONDARIES[0], SECONDARIES[1] + 1))
     shares = rng.dirichlet(np.ones(n)) * VISIBLE * kinetic
-    names, weights = zip(*SECONDARY_MIX, strict=True)
-    kinds = rng.choice(len(names), size=n, p=weights)
+    names = tuple(SECONDARY_MIX)
+    kinds = rng.choice(len(names), size=n, p=tuple(SECONDARY_MIX.values()))
     headings = directions.normalised(direction + 0.8 * rng.standard_normal((n, 3)))
     for kind, energy, heading in zip(kinds, shares, headings, strict=True):
         if energy < 1.0:

@@ -68,7 +68,16 @@ def add_muons(
     )  # fmt: skip
 
 
-def _add_delta_rays(event, rng, middle, extent, owner, time, step, beam) -> None:
+def _add_delta_rays(
+    event: Event,
+    rng: np.random.Generator,
+    middle: np.ndarray,
+    extent: np.ndarray,
+    owner: np.ndarray,
+    time: np.ndarray,
+    step: np.ndarray,
+    beam: bool,
+) -> None:
     """Delta rays of 1 to 50 MeV start along the muon and curl up."""
     n = rng.poisson(step.sum() / DELTA_LENGTH)
     if n == 0:
@@ -83,7 +92,15 @@ def _add_delta_rays(event, rng, middle, extent, owner, time, step, beam) -> None
     event.deposit(rng, walks, energy, when, track, ELECTRON)
 
 
-def add_electrons(event, rng, start, direction, kinetic, time, beam: bool = False) -> None:
+def add_electrons(
+    event: Event,
+    rng: np.random.Generator,
+    start: np.ndarray,
+    direction: np.ndarray,
+    kinetic: np.ndarray,
+    time: np.ndarray,
+    beam: bool = False,
+) -> None:
     """Electrons too soft to shower: straight steps of minimum-ionising loss, scattering more as they slow down."""
     if len(kinetic) == 0:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -29,8 +30,7 @@ class SignalSettings:
     dead_fraction: float = 0.0
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """Non-zero waveform samples sorted by (tick, channel)."""
 
     tick: np.ndarray  # uint16
