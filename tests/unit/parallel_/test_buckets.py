@@ -61,7 +61,7 @@ def test_every_gradient_becomes_the_sum_whatever_the_buckets(bucket_bytes):
 def test_buckets_hold_one_dtype_and_their_limit():
     ranks = Replay()
     reduce_gradients(model(1).named_parameters(), ranks, 24)
-    # a.weight (24 bytes), a.bias and d.weight (16), d.bias (4), b.weight, b.bias; each with a flag per parameter
+    # a.weight (24 bytes); a.bias, d.weight and d.bias (20); b.weight; b.bias; and a flag for each parameter
     assert [(t.numel(), t.dtype) for t in ranks.sent] == [
         (7, torch.float32),
         (8, torch.float32),

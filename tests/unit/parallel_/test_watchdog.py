@@ -50,9 +50,9 @@ def test_a_process_that_holds_the_interpreter_ends_too():
 def test_progress_keeps_a_process_alive_and_leaving_disarms():
     ended = run(
         "watchdog._GRACE_SECONDS = 0\n"
-        "with watchdog.Watchdog(1.5, ranks) as dog:\n"
-        " for n in range(20): dog.beat(n); time.sleep(0.1)\n"
-        "time.sleep(2)\nprint('alive')"
+        "with watchdog.Watchdog(3, ranks) as dog:\n"
+        " for n in range(40): dog.beat(n); time.sleep(0.1)\n"
+        "time.sleep(3.5)\nprint('alive')"
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "alive\n", "")
 
