@@ -87,32 +87,68 @@ def test_yinf_event_as_picture_and_page(toy_run, tmp_path, capsys):
     assert not list(png.parent.glob(".*"))
 
 
-def test_the_page_runs_in_a_browser(toy_run, tmp_path):
+# what a visitor does, and what is then found on the page
+VISIT = """
+<script>
+const done = {errors: []}, view = $("view"), box = view.getBoundingClientRect();
+addEventListener("error", e => done.errors.push(e.message));
+const colours = () => new Set(new Uint32Array(context.getImageData(0, 0, view.width, view.height).data.buffer)).size;
+const act = (type, x, y, more) =>
+  view.dispatchEvent(new PointerEvent(type, {clientX: x, clientY: y, pointerId: 1, ...more}));
+view.setPointerCapture = () => {};
+setTimeout(() => {
+  done.start = colours();
+  done.status = $("status").textContent;
+  $("threshold").value = 0.8; $("threshold").oninput();
+  done.raised = $("status").textContent;
+  const before = {...camera};
+  act("pointerdown", 300, 300, {button: 0}); act("pointermove", 380, 340); act("pointerup", 380, 340);
+  done.turned = camera.yaw !== before.yaw && camera.pitch !== before.pitch;
+  view.dispatchEvent(new WheelEvent("wheel", {deltaY: -300, clientX: 300, clientY: 300}));
+  done.zoomed = camera.zoom > 1.2;
+  view.ondblclick();
+  done.reset = camera.zoom === 1 && camera.yaw === START.yaw;
+  document.querySelectorAll("#layers input").forEach(layer => { layer.checked = false; layer.onchange(); });
+  setTimeout(() => {
+    done.hidden = colours();
+    document.querySelectorAll("#presets button")[1].click();
+    setTimeout(() => {
+      const i = ids.findIndex(id => id >= 0);
+      act("pointermove", box.left + i % view.width / ratio, box.top + (i / view.width | 0) / ratio);
+      done.tip = $("tip").textContent;
+      document.title = JSON.stringify(done);
+    }, 200);
+  }, 200);
+}, 200);
+</script>
+"""
+
+
+def test_the_page_works_in_a_browser(toy_run, tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("needs chromium or chrome to run the page")
     made = toy_run()
     run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
     page = next(tmp_path.glob("*.html"))
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=3000",
-        f"--user-data-dir={tmp_path}/user",
-    ]
-    text = subprocess.run(
-        [browser, *options, "--dump-dom", page.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
+    page.write_text(page.read_text().replace("</body>", VISIT + "</body>"))
+    options = "--headless --no-sandbox --disable-gpu --virtual-time-budget=5000 --window-size=900,700".split()
+    options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", page.as_uri()]
+    text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=120, check=True).stdout
+    found = json.loads(Page(text).texts["title"])
+    assert found["errors"] == []
     event = made.events["Mu"][0]
-    called, true = event.scores.astype(float) > 0.4, event.labels > 0.001
-    assert f"purity {(called & true).sum() / called.sum():.3f}" in text
-    assert f"efficiency {(called & true).sum() / true.sum():.3f}" in text
-    assert "ghost, called true" in text
+    true = event.labels > 0.001
+    for threshold, status in ((0.4, found["status"]), (0.8, found["raised"])):
+        called = event.scores.astype(float) > threshold
+        assert f"purity {(called & true).sum() / called.sum():.3f}" in status
+        assert f"efficiency {(called & true).sum() / true.sum():.3f}" in status
+    assert found["turned"]
+    assert found["zoomed"]
+    assert found["reset"]
+    assert found["start"] > found["hidden"]  # points, and then only the box
+    assert "score" in found["tip"]
+    assert "charge" in found["tip"]
 
 
 @pytest.mark.parametrize("truth", [True, False])

@@ -108,24 +108,17 @@ def text_report(heading: Mapping[str, object], samples: Sequence[Sample], thresh
 
 def _counts_table(samples: Sequence[Sample], threshold: float | None) -> Table:
     table = Table(title="voxels per event", title_justify="left")
-    for name in (
-        "sample",
-        "events",
-        "candidates",
-        "score >",
-        "kept",
-        "true",
-        "true cand.",
-        "ghosts",
-        "ghost:true",
-        "tiling eff.",
-    ):
-        table.add_column(name, justify="left" if name == "sample" else "right")
+    table.add_column("sample", no_wrap=True)
+    columns = ["events", "candidates", "score >", "kept"]
+    if any(sample.has_truth for sample in samples):
+        columns += ["true", "true cand.", "ghosts", "ghost:true", "tiling eff."]
+    for name in columns:
+        table.add_column(name, justify="right")
     for sample in samples:
         counts, index = sample.counts(), working_index(sample, threshold)
         n = max(counts.events, 1)
-        kept = [f"{THRESHOLDS[index]:.2f}", f"{sample.kept(index).sum() / n:,.1f}"]
-        row = [sample.name, str(counts.events), f"{counts.candidates / n:,.1f}", *kept]
+        row = [sample.name, str(counts.events), f"{counts.candidates / n:,.1f}"]
+        row += [f"{THRESHOLDS[index]:.2f}", f"{sample.kept(index).sum() / n:,.1f}"]
         if sample.has_truth:
             truth = "unknown" if counts.truth is None else f"{counts.truth / n:,.1f}"
             row += [truth, f"{counts.true / n:,.1f}", f"{counts.ghost / n:,.1f}"]
