@@ -1,6 +1,4 @@
-"""The users' config dialect: what it accepts, what it refuses and how it says so, and which files it
-selects.
-"""
+"""The users' config dialect: what it accepts, what it refuses and how it says so, and which files it selects."""
 
 from __future__ import annotations
 
@@ -40,8 +38,7 @@ GHOST = {
     "metrics": {"acc": "BinAccuracy"},
 }
 
-USERS = "ghost3d charge ghost_inf ghost2 ghost3d_2 ghost3d_3 ghost_downsample ghost_schedule
-charge_downsample".split()
+USERS = "ghost3d charge ghost_inf ghost2 ghost3d_2 ghost3d_3 ghost_downsample ghost_schedule charge_downsample".split()
 
 
 def changed(**changes):
@@ -96,8 +93,11 @@ def test_the_users_own_files_load_unchanged(name, monkeypatch):
         ({"train__n_epoch": 1}, "train.n_epoch: unknown key; did you mean 'n_epochs'"),
         ({"outputdir": 1}, "outputdir: unknown key; did you mean 'output_dir'"),
         ({"store_inference": {"everyNepochs": 2}}, "did you mean 'everyNepoch'"),
-        ({"data__transforms": {"noise": {"std": 1}}}, "data.transforms.noise.std: unknown key; did you mean
-        'sd'"), ({"model__name": "cellnet_binry"}, "did you mean 'cellnet_binary'"),
+        (
+            {"data__transforms": {"noise": {"std": 1}}},
+            "data.transforms.noise.std: unknown key; did you mean 'sd'",
+        ),
+        ({"model__name": "cellnet_binry"}, "did you mean 'cellnet_binary'"),
         ({"model__conv_kernel": 2}, "must be odd"),
         ({"trainer": "schedule_platau"}, "did you mean 'schedule_plateau'"),
         ({"data__name": "random"}, "no dataset 'random'"),
@@ -130,8 +130,9 @@ def test_lenient_leaves_unknown_keys_out_and_says_so(caplog):
     with caplog.at_level(logging.WARNING, logger="hpcreco"):
         run = normalise(raw, lenient=True)
     assert run == normalise(GHOST)
-    assert {"data.treshold", "model.colour", "nonsense"} <= {r.getMessage().split(":")[0] for r in
-    caplog.records}
+    assert {"data.treshold", "model.colour", "nonsense"} <= {
+        r.getMessage().split(":")[0] for r in caplog.records
+    }
 
 
 def test_lenient_still_refuses_wrong_values():
@@ -218,8 +219,10 @@ def test_reading_a_config_imports_no_torch():
     subprocess.run([sys.executable, "-c", code, json.dumps(GHOST)], check=True)
 
 
-@pytest.mark.parametrize("path", sorted((config.shipped_configs() / "protodune").glob("*.yaml")), ids=lambda
-p: p.stem) def test_shipped_configs_are_valid(path, monkeypatch):
+@pytest.mark.parametrize(
+    "path", sorted((config.shipped_configs() / "protodune").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_shipped_configs_are_valid(path, monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
     raw = config.load(str(path))
     run = experiment.recognise(raw).load("normalise")(raw)
@@ -236,8 +239,10 @@ def folders(tmp_path):
     """Two folders of empty files: electrons without, cosmics with several TPCs."""
     for index in (1, 2, 3, 10):
         for batch in (0, 1):
-            (tmp_path / "a" /
-            f"batch{batch}-reco_singleElectron_{index:03d}_xy-TPC1.h5").parent.mkdir(exist_ok=True) (tmp_path / "a" / f"batch{batch}-reco_singleElectron_{index:03d}_xy-TPC1.h5").touch()
+            (tmp_path / "a" / f"batch{batch}-reco_singleElectron_{index:03d}_xy-TPC1.h5").parent.mkdir(
+                exist_ok=True
+            )
+            (tmp_path / "a" / f"batch{batch}-reco_singleElectron_{index:03d}_xy-TPC1.h5").touch()
     (tmp_path / "b").mkdir()
     for tpc in ("TPC1", "TPC2", "TPC159", "TPCJ1-5-10"):
         (tmp_path / "b" / f"batch0-reco_BeamCosmic_2_xy-{tpc}.h5").touch()
@@ -264,9 +269,9 @@ def test_ranges_are_inclusive_and_matched_by_position(folders):
 
 def test_null_skips_a_path_and_tpcs_filter_both_parts(folders):
     assert len(find(folders, train_i=[None, [2, 2]], tpcs=None)) == 4
-    assert find(folders, "validation", inference_i=[None, [2, 2]], tpcs=[None, [2]]) ==
-    ["batch0-reco_BeamCosmic_2_xy-TPC2.h5"] assert find(folders, train_i=[None, [2, 2]], tpcs=[None, [1, 5,
-    10]]) == [
+    second = find(folders, "validation", inference_i=[None, [2, 2]], tpcs=[None, [2]])
+    assert second == ["batch0-reco_BeamCosmic_2_xy-TPC2.h5"]
+    assert find(folders, train_i=[None, [2, 2]], tpcs=[None, [1, 5, 10]]) == [
         "batch0-reco_BeamCosmic_2_xy-TPC1.h5",
         "batch0-reco_BeamCosmic_2_xy-TPCJ1-5-10.h5",
     ]

@@ -19,7 +19,8 @@ def make_run(loss=None, metrics=None, **more):
         "output_dir": "out",
         "data": {"data_path": "xy", "train_i": [0, 1], "inference_i": [2, 2], "threshold": 0.5},
         "model": {
-            "name": "cellnet_binary", "spatial_size": [32, 32, 32], "nChannels": 4, "nStrides": 2, "downsample_t": [2, 2],
+            "name": "cellnet_binary", "spatial_size": [32, 32, 32], "nChannels": 4, "nStrides": 2,
+            "downsample_t": [2, 2],
             "momentum": 0.5,
         },
         "loss": loss or {"name": "BCELoss"},

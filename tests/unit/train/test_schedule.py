@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_warm_up_leads_from_the_rate_of_one_rank_to_the_scaled_one():
     ours = rates_at(range(30), scaling="linear", pace=(10, 8), warmup_epochs=2)
     assert ours[0] == pytest.approx(0.1)
     assert ours[20:] == pytest.approx([0.8] * 10)
-    steps = [b - a for a, b in zip(ours[:20], ours[1:21], strict=True)]
+    steps = [b - a for a, b in pairwise(ours[:21])]
     assert steps == pytest.approx([0.7 / 20] * 20)
 
 
@@ -206,7 +207,7 @@ def test_resumed_equals_straight_bit_for_bit(rates):
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(n for n in vars(torch.optim) if n[0].isupper()) - {"Optimizer", "LBFGS", "SparseAdam"})
+    "name", sorted({n for n in vars(torch.optim) if n[0].isupper()} - {"Optimizer", "LBFGS", "SparseAdam"})
 )
 def test_every_optimizer_of_torch_can_be_used(name):
     optimizer, schedule = make(name, scheduler="ExponentialLR", arguments={"gamma": 0.9})
