@@ -13,15 +13,26 @@ import torch
 from hpcreco.world import World
 
 
-def choose_device(world: World, wanted: str | None = None) -> torch.device:
-    """`wanted`, or the GPU numbered local_rank modulo the visible GPUs, or the CPU.
+class NoGpuError(RuntimeError):
+    """A GPU was asked for where there is none."""
 
-    Warns when the node's GPUs outnumber its tasks, because the others would idle.
+    exit_code = 1
+
+
+def choose_device(world: World, wanted: str | None = None) -> torch.device:
+    """The GPU numbered local_rank modulo the visible GPUs, or the CPU where there is none.
+
+    wanted: "cpu", "cuda" (a GPU or an error) or a certain one such as "cuda:1"; None chooses.
+    Warns when the node's GPUs outnumber its tasks, because the others would idle. Raises NoGpuError.
     """
-    if wanted is not None:
+    if wanted not in (None, "cuda"):
         return torch.device(wanted)
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus == 0:
+        if wanted == "cuda":
+            raise NoGpuError(
+                f"{socket.gethostname()} shows no GPU to this process: see `hpcreco doctor`, or use cpu"
+            )
         return torch.device("cpu")
     if gpus > world.local_size and world.local_rank == 0:
         warnings.warn(

@@ -92,9 +92,13 @@ def test_devices_go_by_local_rank_and_idle_ones_are_reported(monkeypatch):
     assert len(chosen) == 8
     with pytest.warns(UserWarning, match=r"4 GPUs to 2 task\(s\): 2 will idle"):
         node.choose_device(World(0, 2, 0, 2, "srun"))
-    assert node.choose_device(World(1, 2, 1, 2, "srun"), "cpu") == torch.device("cpu")
+    assert node.choose_device(World(1, 4, 1, 4, "srun"), "cpu") == torch.device("cpu")
+    assert node.choose_device(World(1, 4, 1, 4, "srun"), "cuda") == torch.device("cuda", 1)
+    assert node.choose_device(World(1, 4, 1, 4, "srun"), "cuda:3") == torch.device("cuda", 3)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert node.choose_device(World()) == torch.device("cpu")
+    with pytest.raises(node.NoGpuError, match="no GPU"):
+        node.choose_device(World(), "cuda")
 
 
 def test_a_rendezvous_file_is_one_per_job_and_the_same_on_all_ranks(tmp_path):
