@@ -125,7 +125,7 @@ class TorchLoss:
         return {self._name: Term(values.sum(), self._class_weights(target) if by_class else _count(values))}
 
     def _class_weights(self, target: Tensor) -> Tensor:
-        kept: Tensor = target != self._loss.ignore_index
+        kept = target.ne(int(self._loss.ignore_index))  # type: ignore[arg-type]
         weight: Any = self._loss.weight
         return (kept.float() if weight is None else weight[target.clamp(min=0)] * kept).sum()
 

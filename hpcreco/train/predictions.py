@@ -52,7 +52,9 @@ class YinfWriter:
         self._ids = index.event_ids[self._first[number] : self._first[number + 1]]
         self._sums, self._next = Sums(), 0
         source = Path(index.paths[number])
+        schema = task.yinf(run)
         attributes = {
+            **taken_over(schema, source),
             **task.yinf_attributes(run),
             "experiment": run.experiment,
             "epoch": made.epoch,
@@ -66,7 +68,7 @@ class YinfWriter:
         }
         target.parent.mkdir(parents=True, exist_ok=True)
         self._target = target
-        self._writer = shards.ShardWriter(target, task.yinf(run), attributes)
+        self._writer = shards.ShardWriter(target, schema, attributes)
 
     def __enter__(self) -> YinfWriter:
         self._writer.__enter__()
@@ -95,6 +97,13 @@ class YinfWriter:
             self._writer.append(int(self._ids[event]), rows)
             self._next += 1
         self._sums.merge(sums)
+
+
+def taken_over(schema: shards.Schema, source: Path) -> dict[str, Any]:
+    """The attributes of the input shard that the yinf `schema` has too, e.g. of which TPC its events are."""
+    own = {a.name for a in schema.attributes} - {a.name for a in yinf.ATTRIBUTES}
+    with shards.Shard(source) as shard:
+        return {name: shard.attributes[name] for name in sorted(own) if name in shard.attributes}
 
 
 def per_event(batch: Batch, tables: Mapping[str, Mapping[str, Any]]) -> list[Rows]:
