@@ -114,7 +114,10 @@ def _truth_of(arrays: dict[str, np.ndarray], n_events: int) -> list[np.ndarray] 
     if "truth" in arrays:
         return np.split(arrays["truth"], arrays["truth_starts"].astype(np.int64)[1:])[:n_events]
     if "Y_truth" in arrays:
-        return [np.asarray(rows, dtype=np.float64).reshape(len(rows), -1) for rows in arrays["Y_truth"]]
+        return [
+            np.asarray(rows, dtype=np.float64) if len(rows) else np.zeros((0, 4))
+            for rows in arrays["Y_truth"]
+        ]
     return None
 
 

@@ -208,16 +208,25 @@ class NpzParsed:
             "tpc": name.tpc,
             "product": name.product,
         }
+        self._shape: tuple[int, int] | None = None
+        self._stream = path.open("rb")
         try:
-            self._file = np.load(path, allow_pickle=allow_pickle)
+            self._file = np.load(self._stream, allow_pickle=allow_pickle)
+            count = self._count()
         except (OSError, ValueError, zipfile.BadZipFile) as error:
+            self._stream.close()
             raise ParsedError(f"{path}: not a readable npz file ({error}); make it again") from error
+        except ParsedError:
+            self.close()
+            raise
+        self.n_events, self.event_ids = count, np.arange(count, dtype=np.int64)
+
+    def _count(self) -> int:
         count = len(self._file.files)
         if set(self._file.files) != {f"arr_{event}" for event in range(count)}:
             found = ", ".join(sorted(self._file.files))
-            raise ParsedError(f"{path}: expected the arrays arr_0 ... arr_{count - 1}, found {found}")
-        self.n_events, self.event_ids = count, np.arange(count, dtype=np.int64)
-        self._shape: tuple[int, int] | None = None
+            raise ParsedError(f"{self.path}: expected the arrays arr_0 ... arr_{count - 1}, found {found}")
+        return count
 
     @property
     def n_ticks(self) -> int:
@@ -277,6 +286,7 @@ class NpzParsed:
 
     def close(self) -> None:
         self._file.close()
+        self._stream.close()
 
     def __enter__(self) -> NpzParsed:
         return self
@@ -311,7 +321,7 @@ def append_truth(
     """Add one event's voxels; `values` (n,) or (n, 1). Ids must be given for all events of a file or for none."""
     voxels = {
         "coords": np.asarray(coords).astype(np.int32).reshape(-1, 3),
-        "values": np.asarray(values).astype(np.float32).reshape(len(coords), -1),
+        "values": np.asarray(values).astype(np.float32).reshape(-1, 1),
     }
     for name, ids in (("track_id", track_id), ("pdg", pdg)):
         if ids is not None:
