@@ -59,11 +59,10 @@ def run(
     collective = connect() if collective is None else collective
     try:
         return _run(jobs, work, finished, collective, title, schedule, dry_run, force, run_report or report)
-    except Exception:
-        if collective.size == 1:
-            raise
-        traceback.print_exc()  # the other ranks wait for this one: end them too
-        collective.abort(1)
+    except BaseException:  # also SystemExit: the other ranks would wait for this one for ever
+        if collective.size > 1:
+            traceback.print_exc()
+            collective.abort(1)
         raise
 
 
