@@ -3,56 +3,30 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from collections.abc import Mapping
-from functools import partial
+from typing import Any
 
-from hpcreco import shards
-from hpcreco.config import Store
+from hpcreco.data.plan import Step
 from hpcreco.parallel.gradients import Control
 from hpcreco.parallel.watchdog import Watchdog
-from hpcreco.train import checkpoint, evaluation
-from hpcreco.train.predictions import Made, YinfSink
+from hpcreco.train import checkpoint, epoch
 from hpcreco.train.progress import StepReport
 from hpcreco.train.session import Session
 from hpcreco.train.state import Clock, TrainState, select_trainable, set_modes
 from hpcreco.train.step import Stepper
 from hpcreco.train.stop import EXIT_STOPPED, Stop
-from hpcreco.train.summary import Summary
+from hpcreco.train.summary import Rows
 from hpcreco.train.sums import Sums
 
 LOG = logging.getLogger("hpcreco")
-
-
-def columns(session: Session) -> tuple[str, ...]:
-    """Header of the summary: the legacy columns first, then what hpcreco adds."""
-    metrics = session.task.column_names(session.run)
-    return (
-        "epoch",
-        "train_loss",
-        *(f"train_{name}" for name in metrics),
-        "train_time",
-        "valid_loss",
-        *(f"valid_{name}" for name in metrics),
-        "valid_time",
-        "lr",
-        "gradient_norm",
-        "events",
-        "steps",
-        "stage",
-        "train_rate",
-        "data_time",
-        "compute_time",
-        "memory_mb",
-    )
 
 
 class Loop:
     """Trains from `state` to the run's end, or until somebody asks to stop."""
 
     def __init__(
-        self, session: Session, state: TrainState, stop: Stop, watchdog: Watchdog, summaries: list[Summary]
+        self, session: Session, state: TrainState, stop: Stop, watchdog: Watchdog, summaries: list[Rows]
     ) -> None:
         self.session, self.state, self.stop, self.watchdog = session, state, stop, watchdog
         self.summaries = summaries
@@ -72,15 +46,8 @@ class Loop:
         number = progress.stage
         stage = session.stages[number]
         select_trainable(self.state.model, stage)
-        stepper = Stepper(
-            session.task,
-            session.run,
-            self.state.model,
-            self.state.optimization,
-            stage,
-            number,
-            session.parallel,
-        )
+        model, optimization = self.state.model, self.state.optimization
+        stepper = Stepper(session.task, session.run, model, optimization, stage, number, session.parallel)
         total = session.pace(number).steps_per_epoch
         with StepReport(session.root, session.run.report) as report, session.feed(progress) as feed:
             before = time.monotonic()
@@ -89,12 +56,14 @@ class Loop:
                 self.state.clock.data += began - before
                 taken = stepper.take(batches, progress.stage_step, self._flags())
                 self.watchdog.beat(progress.step)
-                self._advance(share.step, taken.sums, taken.gradient_norm)
+                planned = share.step
+                assert planned is not None  # shares of a feed come from steps
+                self._advance(planned, taken.sums, taken.gradient_norm)
                 before = time.monotonic()
                 self.state.clock.compute += before - began
                 self.stop.step_took(before - began)
                 report.step(progress.epoch, progress.epoch_steps, total, progress.step, taken.sums.loss())
-                if self._epoch_over(share.step.last):
+                if self._epoch_over(planned.last):
                     self._finish_epoch()
                     set_modes(self.state.model)
                 elif self._save_due(taken.control):
@@ -114,16 +83,15 @@ class Loop:
         late = cadence.unit == "seconds" and time.monotonic() - self._last_save >= cadence.every
         return Control(stop=self.stop.requested(), save=late and self.session.root)
 
-    def _advance(self, step: object, sums: Sums, norm: float) -> None:
+    def _advance(self, step: Step, sums: Sums, norm: float) -> None:
         progress = self.state.progress
         progress.sums.merge(sums)
         progress.gradient_norm += norm
         progress.epoch_steps += 1
         progress.step += 1
         progress.stage_step += 1
-        last = step.last  # type: ignore[attr-defined]
-        progress.data_epoch = step.epoch + last  # type: ignore[attr-defined]
-        progress.position = 0 if last else step.next_position  # type: ignore[attr-defined]
+        progress.data_epoch = step.epoch + step.last
+        progress.position = 0 if step.last else step.next_position
 
     def _epoch_over(self, data_epoch_over: bool) -> bool:
         run, progress = self.session.run, self.state.progress
@@ -147,12 +115,15 @@ class Loop:
     def _finish_epoch(self) -> None:
         session, progress = self.session, self.state.progress
         ended = self._run_over()
-        row = self._row(progress.sums, validate=self._validation_due(bool(ended)))
+        validation = None
+        if self._validation_due(bool(ended)):
+            validation = epoch.validate(session, self.state, lambda: self.watchdog.beat(progress.step))
+        row = epoch.row(session, self.state, validation)
         self.state.optimization.schedule.after_epoch(row)
         for summary in self.summaries:
             summary.append(row)
-        self._say(row)
-        improved = self._judge(row)
+        epoch.say(row)
+        improved = epoch.judge(session, progress, row)
         patience = session.run.early_stop.patience if session.run.early_stop else None
         if not ended and patience is not None and progress.epochs_since_best >= patience:
             ended = f"no better {session.task.monitor(session.run)[0]} for {patience} validations"
@@ -167,13 +138,8 @@ class Loop:
         cadence = session.run.save
         if stage_over and not ended:
             self._enter_next_stage()
-        if (
-            ended
-            or stage_over
-            or improved
-            or cadence.unit != "epochs"
-            or progress.epoch % max(1, int(cadence.every)) == 0
-        ):
+        due = cadence.unit != "epochs" or progress.epoch % max(1, int(cadence.every)) == 0
+        if due or ended or stage_over or improved:
             self._save(improved)
 
     def _run_over(self) -> str:
@@ -185,7 +151,7 @@ class Loop:
             return f"{run.iterations} iterations are done"
         return ""
 
-    def _stage_over(self, row: Mapping[str, float]) -> bool:
+    def _stage_over(self, row: Mapping[str, Any]) -> bool:
         stage, progress = self.session.stages[self.state.progress.stage], self.state.progress
         by_epochs = stage.epochs is not None and progress.stage_epoch >= stage.epochs
         by_steps = stage.steps is not None and progress.stage_step >= stage.steps
@@ -209,102 +175,6 @@ class Loop:
             return True
         return last or (self.state.progress.epoch + 1) % max(1, int(run.validate_every.every)) == 0
 
-    def _validate(self) -> tuple[Sums, float]:
-        session, progress, part = self.session, self.state.progress, self.session.validation
-        assert part is not None
-        began = time.monotonic()
-        store = session.run.store
-        files = evaluation.my_files(part, session.parallel.rank, session.parallel.size)
-        work = evaluation.shares(part, files, session.micro_budget())
-        measure = partial(
-            evaluation.evaluate,
-            session.task,
-            session.run,
-            self.state.model,
-            part,
-            work,
-            session.parallel.device,
-        )
-        if store is not None and progress.epoch % store.every_epochs == 0:
-            with self._sink(part.index, store) as sink:
-                own = measure(sink.take)
-        else:
-            own = measure()
-        self.watchdog.beat(progress.step)
-        return own.total(session.parallel), time.monotonic() - began
-
-    def _sink(self, index: shards.Index, store: Store) -> YinfSink:
-        """Where validation stores predictions; the digest is that of the weights, which have no checkpoint yet."""
-        session, progress = self.session, self.state.progress
-        chosen = set(range(0, len(index.paths), store.every_samples))
-        digest = checkpoint.digest(self.state.model.state_dict())
-        made = Made(
-            progress.epoch,
-            progress.step,
-            "during training",
-            digest,
-            session.parallel.name,
-            session.parallel.size,
-        )
-        folder = session.output_dir / store.outdir
-        return YinfSink(session.task, session.run, self.state.model, index, chosen, folder, made)
-
-    def _row(self, train: Sums, validate: bool) -> dict[str, float | int | str]:
-        session, progress, clock = self.session, self.state.progress, self.state.clock
-        names = session.task.column_names(session.run)
-        seconds = clock.data + clock.compute
-        train_columns = session.task.columns(train.metrics())
-        valid, valid_time = self._validate() if validate else (Sums(), 0.0)
-        has_truth = bool(valid.coefficients)
-        valid_columns = (
-            session.task.columns(valid.metrics()) if has_truth else dict.fromkeys(names, float("nan"))
-        )
-        return {
-            "epoch": progress.epoch,
-            "train_loss": train.loss(),
-            **{f"train_{name}": train_columns[name] for name in names},
-            "train_time": seconds,
-            "valid_loss": valid.loss() if validate else float("nan"),
-            **{f"valid_{name}": valid_columns[name] for name in names},
-            "valid_time": valid_time,
-            "lr": float(self.state.optimization.optimizer.param_groups[0]["lr"]),
-            "gradient_norm": progress.gradient_norm / max(1, progress.epoch_steps),
-            "events": int(train.values["events"]),
-            "steps": progress.epoch_steps,
-            "stage": session.stages[progress.stage].name,
-            "train_rate": float(train.values["cost"]) / max(seconds, 1e-9),
-            "data_time": clock.data,
-            "compute_time": clock.compute,
-            "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-
-    def _say(self, row: Mapping[str, float | int | str]) -> None:
-        shown = [
-            f"{name} {row[name]:.4g}"
-            for name in row
-            if name.startswith(("train_", "valid_"))
-            and name not in ("train_rate", "train_time", "valid_time")
-        ]
-        LOG.info(
-            "epoch %s done in %.1f s (data %.1f s)  %s  lr %.3g  %.3g cost/s",
-            row["epoch"], row["train_time"], row["data_time"], "  ".join(shown), row["lr"], row["train_rate"],
-        )  # fmt: skip
-
-    def _judge(self, row: Mapping[str, float | int | str]) -> bool:
-        """Is this the best validated epoch so far?"""
-        session, progress = self.session, self.state.progress
-        name, direction = session.task.monitor(session.run)
-        value = float(row[name])
-        if session.validation is None or value != value:
-            return False
-        better_by = session.run.early_stop.min_delta if session.run.early_stop else 0.0
-        gain = None if progress.best is None else (value - progress.best) * (1 if direction == "max" else -1)
-        if gain is None or gain > better_by:
-            progress.best, progress.epochs_since_best = value, 0
-            return True
-        progress.epochs_since_best += 1
-        return False
-
     # ------------------------------------------------------------------------------------------ saving
 
     def _save(self, improved: bool = False) -> None:
@@ -314,10 +184,9 @@ class Loop:
         if not session.root:
             return
         within = progress.epoch_steps > 0
-        epoch = progress.epoch if within else progress.epoch - 1
-        path = checkpoint.folder(session.output_dir) / checkpoint.name(
-            epoch, progress.step if within else None
-        )
+        number = progress.epoch if within else progress.epoch - 1
+        name = checkpoint.name(number, progress.step if within else None)
+        path = checkpoint.folder(session.output_dir) / name
         checkpoint.save(path, self.state.payload(session.run, session.stages, session.digests))
         checkpoint.point(session.output_dir, "latest", path)
         if improved:

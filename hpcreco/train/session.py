@@ -45,8 +45,7 @@ def on_root(parallel: Parallel, work: Callable[[], T]) -> T:
             raise
         raise error from None  # an error that cannot be sent: rank 0 raises it, the launcher ends the others
     if error is not None:
-        error.quiet = parallel.rank != 0  # type: ignore[attr-defined]
-        error.everywhere = True  # type: ignore[attr-defined]
+        vars(error).update(quiet=parallel.rank != 0, everywhere=True)
         raise error
     return result  # type: ignore[no-any-return]
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from hpcreco.config import Run, differences
 from hpcreco.train import checkpoint
-from hpcreco.train.loop import columns
+from hpcreco.train.epoch import columns
 from hpcreco.train.session import Session, on_root
 from hpcreco.train.state import Progress, TrainState, select_trainable
-from hpcreco.train.summary import Summary
+from hpcreco.train.summary import Rows, Summary, TensorBoard
 
 LOG = logging.getLogger("hpcreco")
 
@@ -60,12 +60,14 @@ def begin(session: Session, request: Request) -> TrainState:
     return state
 
 
-def summaries(session: Session, state: TrainState, resumed: bool) -> list[Summary]:
+def summaries(session: Session, state: TrainState, resumed: bool) -> list[Rows]:
     """This rank's summary files, begun or cut to the epochs that are kept."""
     paths = [session.output_dir / "summaries.csv"] if session.root else []
     if session.run.rank_files:
         paths.append(session.output_dir / f"summaries_{session.parallel.rank}.csv")
-    files = [Summary(path, columns(session)) for path in paths]
+    files: list[Rows] = [Summary(path, columns(session)) for path in paths]
+    if session.root and session.run.tensorboard:
+        files.append(TensorBoard(session.output_dir / "tensorboard"))
     for file in files:
         if resumed:
             file.resume(state.progress.epoch - 1)

@@ -180,12 +180,11 @@ def average_statistics(model: nn.Module, parallel: Parallel, weight: float) -> N
     """
     if parallel.size == 1:
         return
-    buffers = [
-        buffer
-        for module in model.modules()
-        if module.training and getattr(module, "running_mean", None) is not None
-        for buffer in (module.running_mean, module.running_var)
-    ]
+    buffers: list[Tensor] = []
+    for module in model.modules():
+        mean, variance = getattr(module, "running_mean", None), getattr(module, "running_var", None)
+        if module.training and isinstance(mean, Tensor) and isinstance(variance, Tensor):
+            buffers += [mean, variance]
     if not buffers:
         return
     flat = torch.cat(

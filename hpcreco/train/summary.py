@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 #: columns that depend on the machine, not on the training; resumed and straight runs agree in all others
 TIMING = (
@@ -18,6 +19,19 @@ TIMING = (
     "train_rate",
     "memory_mb",
 )
+
+
+class Rows(Protocol):
+    """What takes the rows of a run, epoch by epoch."""
+
+    def start(self) -> None:
+        """Begin anew."""
+
+    def resume(self, last_epoch: int) -> None:
+        """Go on after `last_epoch`, forgetting what came later."""
+
+    def append(self, row: Mapping[str, float | int | str]) -> None:
+        """Take a row."""
 
 
 class SummaryError(RuntimeError):
@@ -75,6 +89,36 @@ class Summary:
             stream.write("\t".join(_format(row[name]) for name in self.columns) + "\n")
             stream.flush()
             os.fsync(stream.fileno())
+
+
+class TensorBoard:
+    """The same rows as TensorBoard scalars in ``output_dir/tensorboard``."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise SummaryError(
+                "tensorboard: true needs the package tensorboard (pip install 'hpcreco[tensorboard]')"
+            ) from error
+        self._folder, self._open = folder, SummaryWriter
+        self._writer: Any = None
+
+    def start(self) -> None:
+        """Begin a new log."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._writer = self._open(str(self._folder))
+
+    def resume(self, last_epoch: int) -> None:
+        """Continue; TensorBoard hides what was logged after `last_epoch`."""
+        self._writer = self._open(str(self._folder), purge_step=last_epoch + 1)
+
+    def append(self, row: Mapping[str, float | int | str]) -> None:
+        """Log the numbers of a row."""
+        for name, value in row.items():
+            if name != "epoch" and not isinstance(value, str) and not math.isnan(value):
+                self._writer.add_scalar(name, value, int(row["epoch"]))
+        self._writer.flush()
 
 
 def read(path: Path) -> list[dict[str, float]]:

@@ -56,7 +56,7 @@ class Schedule(Protocol):
     def before_step(self, step: int) -> None:
         """Set the learning rates for global step `step` (0-based, counted within the stage)."""
 
-    def after_epoch(self, row: Mapping[str, float]) -> None:
+    def after_epoch(self, row: Mapping[str, Any]) -> None:
         """See the epoch's summary row (validation included); plateau schedules act here."""
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -94,7 +94,7 @@ class Stage:
     terms: frozenset[str] | None = None
     epochs: int | None = None
     steps: int | None = None
-    until: Callable[[Mapping[str, float]], bool] | None = None
+    until: Callable[[Mapping[str, Any]], bool] | None = None
     keep_optimizer: bool = False
 
 
