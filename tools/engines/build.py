@@ -140,7 +140,8 @@ def build_settings(engine: Engine) -> dict[str, str]:
 def compilers() -> int:
     """How many compilers may run at once: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    text = Path("/proc/meminfo").read_text()  # the kernel's own estimate counts the page cache as free
+    memory = int(text.partition("MemAvailable:")[2].split()[0]) * 1024
     return max(1, min(cores, int(memory / MEMORY_PER_COMPILER)))
 
 
