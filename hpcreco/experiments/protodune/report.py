@@ -20,6 +20,7 @@ from pathlib import Path
 from hpcreco.experiments.protodune.analysis.cut import Cut, Label, parse_cut
 from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf, label_of, opened, scored_events
 from hpcreco.experiments.protodune.analysis.sample import Sample
+from hpcreco.world import detect
 
 EPILOG = """\
 examples:
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and print its text."""
     from hpcreco.experiments.protodune.analysis.tables import text_report, write_tables
 
+    if detect().rank != 0:  # started like the other verbs under mpiexec or srun: one report is enough
+        return 0
     epoch, paths = _choose(args.run, args.epoch)
     cut = parse_cut(args.true_cut) if args.true_cut else None
     joined = join(paths, args.xy, cut, args.all_truth)

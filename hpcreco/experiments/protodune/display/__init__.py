@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpcreco.shards import atomic
+from hpcreco.world import detect
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     from hpcreco.experiments.protodune.display.pictures import draw_scene, draw_wires
     from hpcreco.experiments.protodune.display.scene import DisplayError, WireImage
 
+    if detect().rank != 0:  # started like the other verbs under mpiexec or srun: one picture is enough
+        return 0
     cut = parse_cut(args.true_cut) if args.true_cut else None
     event = load(args.file, args.event, cut, args.xy)
     args.out.mkdir(parents=True, exist_ok=True)

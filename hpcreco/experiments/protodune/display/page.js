@@ -173,9 +173,13 @@ function drawAxis(a, corner, middle) {
   for (let v = Math.ceil(from / step) * step; v <= to + 1e-9; v += step) {
     const f = (v - from) / (to - from), x = best.p[0] + f * (best.q[0] - best.p[0]), y = best.p[1] + f * (best.q[1] - best.p[1]);
     context.beginPath(); context.moveTo(x, y); context.lineTo(x + away[0] * 5 * ratio, y + away[1] * 5 * ratio); context.stroke();
-    context.fillText(v.toFixed(0), x + away[0] * 20 * ratio, y + away[1] * 13 * ratio);
+    write(v.toFixed(0), x, y, away, 8, 13);
   }
-  context.fillText(`${AXIS[a]} [${unit}]`, best.m[0] + away[0] * 58 * ratio, best.m[1] + away[1] * 34 * ratio);
+  write(`${AXIS[a]} [${unit}]`, ...best.m, away, 48, 34);
+}
+function write(text, x, y, away, aside, below) {           // clear of the box, however wide the text is
+  const half = context.measureText(text).width / 2;
+  context.fillText(text, x + away[0] * (aside * ratio + half), y + away[1] * below * ratio);
 }
 function niceStep(raw) {
   const power = 10 ** Math.floor(Math.log10(Math.max(raw, 1e-9)));

@@ -178,14 +178,15 @@ def _draw_space(axis: Any, panel: Panel, frame: Frame) -> None:
     if len(order) > MAX_POINTS:
         order = np.sort(np.random.default_rng(0).choice(order, MAX_POINTS, replace=False))
     at = (panel.points[order] + 0.5) * frame.size + frame.origin
-    area = float(np.clip(30_000 / max(len(order), 1), 0.4, 9))
+    voxel = frame.size.mean() / max(frame.extent) * 230  # points: about the size of a voxel
+    area = max(float(np.clip(30_000 / max(len(order), 1), 0.4, 9)), min(voxel, 6) ** 2)
     axis.scatter(
         at[:, 2], at[:, 0], at[:, 1], c=panel.values[order], s=area, cmap=panel.cmap, norm=panel.norm, marker="s",
         linewidths=0, depthshade=False, rasterized=True,
     )  # fmt: skip
     axis.set(xlim=frame.limits(2), ylim=frame.limits(0), zlim=frame.limits(1))
     wide = frame.extent[1] < max(frame.extent[[0, 2]])
-    axis.set_box_aspect(frame.extent[[2, 0, 1]], zoom=0.78 if wide else 0.92)
+    axis.set_box_aspect(frame.extent[[2, 0, 1]], zoom=0.78 if wide else 0.88)
     axis.set_xlabel(f"z [{frame.unit}]", labelpad=4)
     axis.set_ylabel(f"x [{frame.unit}]", labelpad=4)
     axis.set_zlabel(f"y [{frame.unit}]", labelpad=6)
