@@ -209,12 +209,15 @@ class NpzParsed:
             "product": name.product,
         }
         self._shape: tuple[int, int] | None = None
-        self._stream = path.open("rb")
+        try:
+            self._stream = path.open("rb")
+        except OSError as error:
+            raise ParsedError(f"{path}: cannot be opened ({error.strerror})") from error
         try:
             self._file = np.load(self._stream, allow_pickle=allow_pickle)
             count = self._count()
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            self._stream.close()
+        except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+            self._stream.close()  # np.load leaves it open; AttributeError: a single array, not an archive
             raise ParsedError(f"{path}: not a readable npz file ({error}); make it again") from error
         except ParsedError:
             self.close()
