@@ -87,39 +87,37 @@ def test_yinf_event_as_picture_and_page(toy_run, tmp_path, capsys):
     assert not list(png.parent.glob(".*"))
 
 
-# what a visitor does, and what is then found on the page
+# what a visitor does, and what is then found on the page; drawn at once, not with the next frame of a busy machine
 VISIT = """
 <script>
-const done = {errors: []}, view = $("view"), box = view.getBoundingClientRect();
+const done = {errors: []}, view = $("view");
 addEventListener("error", e => done.errors.push(e.message));
-const colours = () => new Set(new Uint32Array(context.getImageData(0, 0, view.width, view.height).data.buffer)).size;
 const act = (type, x, y, more) =>
   view.dispatchEvent(new PointerEvent(type, {clientX: x, clientY: y, pointerId: 1, ...more}));
+const drawn = () => {
+  resize(); drawPoints(); drawBox();
+  return new Set(new Uint32Array(context.getImageData(0, 0, view.width, view.height).data.buffer)).size;
+};
 view.setPointerCapture = () => {};
-setTimeout(() => {
-  done.start = colours();
-  done.status = $("status").textContent;
-  $("threshold").value = 0.8; $("threshold").oninput();
-  done.raised = $("status").textContent;
-  const before = {...camera};
-  act("pointerdown", 300, 300, {button: 0}); act("pointermove", 380, 340); act("pointerup", 380, 340);
-  done.turned = camera.yaw !== before.yaw && camera.pitch !== before.pitch;
-  view.dispatchEvent(new WheelEvent("wheel", {deltaY: -300, clientX: 300, clientY: 300}));
-  done.zoomed = camera.zoom > 1.2;
-  view.ondblclick();
-  done.reset = camera.zoom === 1 && camera.yaw === START.yaw;
-  document.querySelectorAll("#layers input").forEach(layer => { layer.checked = false; layer.onchange(); });
-  setTimeout(() => {
-    done.hidden = colours();
-    document.querySelectorAll("#presets button")[1].click();
-    setTimeout(() => {
-      const i = ids.findIndex(id => id >= 0);
-      act("pointermove", box.left + i % view.width / ratio, box.top + (i / view.width | 0) / ratio);
-      done.tip = $("tip").textContent;
-      document.title = JSON.stringify(done);
-    }, 200);
-  }, 200);
-}, 200);
+done.start = drawn();
+done.status = $("status").textContent;
+$("threshold").value = 0.8; $("threshold").oninput();
+done.raised = $("status").textContent;
+const before = {...camera};
+act("pointerdown", 300, 300, {button: 0}); act("pointermove", 380, 340); act("pointerup", 380, 340);
+done.turned = camera.yaw !== before.yaw && camera.pitch !== before.pitch;
+view.dispatchEvent(new WheelEvent("wheel", {deltaY: -300, clientX: 300, clientY: 300}));
+done.zoomed = camera.zoom > 1.2;
+view.ondblclick();
+done.reset = camera.zoom === 1 && camera.yaw === START.yaw;
+document.querySelectorAll("#layers input").forEach(layer => { layer.checked = false; layer.onchange(); });
+done.hidden = drawn();
+document.querySelectorAll("#presets button")[1].click();
+drawn();
+const i = ids.findIndex(id => id >= 0), box = view.getBoundingClientRect();
+act("pointermove", box.left + (i % view.width + 0.5) / ratio, box.top + ((i / view.width | 0) + 0.5) / ratio);
+done.tip = $("tip").textContent;
+document.title = JSON.stringify(done);
 </script>
 """
 
@@ -132,9 +130,11 @@ def test_the_page_works_in_a_browser(toy_run, tmp_path):
     run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
     page = next(tmp_path.glob("*.html"))
     page.write_text(page.read_text().replace("</body>", VISIT + "</body>"))
-    options = "--headless --no-sandbox --disable-gpu --virtual-time-budget=5000 --window-size=900,700".split()
+    options = "--headless --no-sandbox --disable-gpu --window-size=900,700".split()
     options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", page.as_uri()]
-    text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=120, check=True).stdout
+    text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=300).stdout
+    if 'id="event"' not in text:  # e.g. a snap, which may not read temporary folders
+        pytest.skip(f"needs a browser that can open a local file: {browser} cannot")
     found = json.loads(Page(text).texts["title"])
     assert found["errors"] == []
     event = made.events["Mu"][0]

@@ -108,7 +108,7 @@ function resize() {
   image = context.createImageData(canvas.width, canvas.height);
   pixels = new Uint32Array(image.data.buffer);
   depth = new Float32Array(pixels.length);
-  ids = new Int32Array(pixels.length);
+  ids = new Int32Array(pixels.length).fill(-1);
   request();
 }
 
