@@ -41,6 +41,7 @@ with abort_on_error(ranks), Watchdog(float(timeout), ranks) as watchdog:
     os.write(1, b"rank of process %d\n" % os.getpid())  # whole, whatever others print
     for step in range(10**6):
         if step == 5 and ranks.rank == 1:
+            os.write(1, b"failing at %d\n" % time.time())
             fail(how)
         ranks.sum_([torch.ones(100)])
         watchdog.beat(step)
