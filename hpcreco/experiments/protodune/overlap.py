@@ -67,7 +67,7 @@ class PlaneTable:
     Strips are numbered from 0 = "below the first wire" to n_wires + 1 = "above the last wire": wire w is
     strip w + 1.
 
-    strip : int16 (n_z, n_y), the lower strip of each pixel
+    strip : uint16 (n_z, n_y), the lower strip of each pixel
     share : int16 (n_z, n_y), its rounded share in thousandths; strip + 1 has the rest
     span : int16 (n_z, n_strips, 2), first and past-the-last y of the pixels of a column that a strip touches
     columns : int32 (n_strips, 2), first and past-the-last column a strip touches
@@ -80,7 +80,7 @@ class PlaneTable:
         if max(n_y, n_strips) > np.iinfo(np.int16).max:
             raise GeometryError(f"plane {plane.name}: {n_y} pixels, {n_strips} strips do not fit 16 bits")
         self.vertical = abs(plane.direction[1]) < 1e-9
-        self.strip = np.empty((n_z, n_y), np.int16)
+        self.strip = np.empty((n_z, n_y), np.uint16)
         self.share = np.empty((n_z, n_y), np.int16)
         self.span = np.zeros((n_z, n_strips, 2), np.int16)
         for first in range(0, n_z, _COLUMNS_AT_ONCE):

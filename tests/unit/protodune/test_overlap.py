@@ -77,6 +77,19 @@ def test_spans_list_exactly_the_pixels_that_touch_a_strip():
                 assert np.flatnonzero(here).tolist() == list(range(low, high))
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("tpc", [1, 2])
+def test_strips_of_a_column_leave_no_gap(tpc, legacy):
+    """What the kernels rely on: the strips that touch a column are consecutive, and neighbours abut or overlap in y."""
+    for plane in PDSP.face(tpc).planes:
+        span = overlap.PlaneTable(plane, PDSP.face(tpc).pixels, legacy).span.astype(int)
+        touched = span[:, :, 1] > span[:, :, 0]
+        assert (np.abs(np.diff(np.pad(touched, ((0, 0), (1, 1))).astype(int), axis=1)).sum(axis=1) == 2).all()
+        both = touched[:, 1:] & touched[:, :-1]
+        lower, upper = (span[:, 1:], span[:, :-1]) if plane.direction[1] < 0 else (span[:, :-1], span[:, 1:])
+        assert (upper[:, :, 0] <= lower[:, :, 1])[both].all()
+
+
 def test_legacy_rounding_only_shrinks_spans():
     exact, legacy = (
         TABLES[1][0],

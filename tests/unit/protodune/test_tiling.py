@@ -1,6 +1,8 @@
 """Tiling against a literal reading of its definition, and the invariants that follow from it."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -9,6 +11,7 @@ import pytest
 
 from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.geometry import Face, WirePlane
+from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingError, TilingOptions
 
 N_CHANNELS, N_TICKS = 40, 8
@@ -372,3 +375,42 @@ def test_downsampling_that_does_not_divide_the_ticks_is_refused():
         tiler(FACE, TilingOptions(downsample=(3, 1, 1)))
     with pytest.raises(geometry.GeometryError, match="dead channels"):
         tiler(FACE, TilingOptions(downsample=(1, 1, 1), dead_channels=(40,)))
+
+
+def test_without_numba_the_result_is_the_same(tmp_path):
+    """numba blocked in a fresh interpreter: the same rows, to the bit."""
+    samples = random_samples(31)
+    np.savez(tmp_path / "samples.npz", *samples)
+    script = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from hpcreco.experiments.protodune import geometry
+from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.tiler import Tiler
+with np.load(sys.argv[1]) as file:
+    samples = [file[name] for name in file.files]
+tiler = Tiler(geometry.load().face(2), n_ticks=8)
+assert tiler.engine == "numpy"
+tiles = tiler.tile(*samples)
+np.savez(sys.argv[2], coords=tiles.coords, features=tiles.features)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "samples.npz"), str(tmp_path / "tiles.npz")]
+    subprocess.run(command, check=True, timeout=120)
+    tiles = Tiler(geometry.load().face(2), n_ticks=8).tile(*samples)
+    with np.load(tmp_path / "tiles.npz") as without:
+        np.testing.assert_array_equal(without["coords"], tiles.coords)
+        np.testing.assert_array_equal(without["features"], tiles.features)
+
+
+def test_no_writable_cache_folder_is_no_obstacle(monkeypatch):
+    numba = pytest.importorskip("numba")
+    njit = numba.njit
+
+    def homeless(*args, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(*args, **options)
+
+    monkeypatch.setattr(numba, "njit", homeless)
+    assert compiled(lambda x: x + 1)(1) == 2

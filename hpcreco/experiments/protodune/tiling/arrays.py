@@ -89,7 +89,7 @@ def tile(layout: Layout, slices: Slices, grid: Grid) -> tuple[np.ndarray, np.nda
             np.add.at(lost[tick], layout.plane_of[channel[missed]], charge[missed])
             pixels += len(z)
             if len(z):
-                _add_runs(total, touched, z, y, given, grid, shape[1])
+                _add_runs(total, touched, z, y, given, grid, shape[1], layout.guide)
         cells = np.flatnonzero(touched)
         coords.append(
             np.stack([np.full(len(cells), x), cells // shape[1], cells % shape[1]], 1).astype(np.int32)
@@ -106,6 +106,7 @@ def _add_runs(
     given: np.ndarray,
     grid: Grid,
     cells_z: int,
+    guide: int,
 ) -> None:
     """Sum each run of pixels of a column inside a coarse cell, then add it to the cell, as the kernels do."""
     new = (np.diff(z) != 0) | (np.diff(y) != 1) | (np.diff(y // grid.dy) != 0)
@@ -113,5 +114,7 @@ def _add_runs(
     starts = np.flatnonzero(np.concatenate([[True], new]))
     cell = (y[starts] // grid.dy) * cells_z + z[starts] // grid.dz
     for p in range(len(total)):
-        np.add.at(total[p], cell, np.bincount(run, weights=given[p]))
+        lengths = np.bincount(run)
+        sums = given[p][starts] * lengths if p == guide else np.bincount(run, weights=given[p])
+        np.add.at(total[p], cell, sums)
     touched[cell] = True

@@ -17,13 +17,15 @@ from hpcreco.experiments.protodune.overlap import SHARE_UNIT
 from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.layout import Grid, Layout, Slices
 
+ONE = np.uint16(1)  # unsigned indices spare the compiled loops the test for negative ones
+
 
 class Scratch(NamedTuple):
     """Work space of one worker."""
 
     lit: np.ndarray  # bool (P, S)
-    strips: np.ndarray  # int32 (P, S), active strips in ascending order
-    n_strips: np.ndarray  # int32 (P,)
+    groups: np.ndarray  # int32 (P, S, 2), first and last of neighbouring active strips, ascending
+    n_groups: np.ndarray  # int32 (P,)
     runs: np.ndarray  # int32 (3, S + 1, 2): current runs, those of one plane, their intersection
     slot: np.ndarray  # int32 (coarse y * coarse z,), position of a touched cell, -1 if untouched
 
@@ -36,7 +38,7 @@ def scratch(layout: Layout, grid: Grid) -> Scratch:
     n_cells = ((n_y + grid.dy - 1) // grid.dy) * ((n_z + grid.dz - 1) // grid.dz)
     return Scratch(
         np.zeros((n_planes, n_strips), np.bool_),
-        np.zeros((n_planes, n_strips), np.int32),
+        np.zeros((n_planes, n_strips, 2), np.int32),
         np.zeros(n_planes, np.int32),
         np.zeros((3, n_strips + 1, 2), np.int32),
         np.full(n_cells, -1, np.int32),
@@ -45,7 +47,7 @@ def scratch(layout: Layout, grid: Grid) -> Scratch:
 
 @compiled
 def light(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch) -> bool:
-    """List the active strips of every plane; False when the slice cannot hold a candidate."""
+    """List the groups of active strips of every plane; False when the slice cannot hold a candidate."""
     any_active = False
     for i in range(slices.offsets[tick], slices.offsets[tick + 1]):
         if slices.value[i] > grid.threshold:
@@ -61,27 +63,39 @@ def light(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch) 
         n = 0
         for s in range(layout.always.shape[1]):
             if work.lit[p, s] or layout.always[p, s]:
-                work.strips[p, n] = s
                 work.lit[p, s] = False
-                n += 1
-        work.n_strips[p] = n
+                if layout.columns[p, s, 1] == 0:
+                    continue
+                if n == 0 or work.groups[p, n - 1, 1] != s - 1:
+                    work.groups[p, n, 0] = s
+                    n += 1
+                work.groups[p, n - 1, 1] = s
+        work.n_groups[p] = n
     return True
 
 
 @compiled
 def merge(layout: Layout, p: int, column: int, work: Scratch) -> int:
-    """Runs of y in `column` touched by the active strips of plane p, into runs[1]; returns their number."""
+    """Runs of y in `column` touched by the active strips of plane p, into runs[1]; returns their number.
+
+    The pixels of neighbouring strips touch or overlap, so that a group of strips is one run.
+    """
     n = 0
-    last = work.n_strips[p] - 1
-    for i in range(last + 1):
-        s = work.strips[p, last - i if layout.descending[p] else i]
-        low, high = layout.span[p, column, s, 0], layout.span[p, column, s, 1]
-        if high > low:
-            if n > 0 and low <= work.runs[1, n - 1, 1]:
-                work.runs[1, n - 1, 1] = max(high, work.runs[1, n - 1, 1])
-            else:
-                work.runs[1, n, 0], work.runs[1, n, 1] = low, high
-                n += 1
+    last_group = work.n_groups[p] - 1
+    for i in range(last_group + 1):
+        group = last_group - i if layout.descending[p] else i
+        first = max(work.groups[p, group, 0], layout.strips[p, column, 0])
+        last = min(work.groups[p, group, 1], layout.strips[p, column, 1])
+        if first > last:
+            continue
+        if layout.descending[p]:
+            first, last = last, first
+        low, high = layout.span[p, column, first, 0], layout.span[p, column, last, 1]
+        if n > 0 and low <= work.runs[1, n - 1, 1]:
+            work.runs[1, n - 1, 1] = max(high, work.runs[1, n - 1, 1])
+        else:
+            work.runs[1, n, 0], work.runs[1, n, 1] = low, high
+            n += 1
     return n
 
 
@@ -124,9 +138,9 @@ def column_ranges(layout: Layout, work: Scratch, ranges: np.ndarray) -> int:
         ranges[0, 0], ranges[0, 1] = 0, layout.strip.shape[1]
         return 1
     n, end = 0, 0
-    for i in range(work.n_strips[layout.guide]):
-        s = work.strips[layout.guide, i]
-        low, high = max(layout.columns[layout.guide, s, 0], end), layout.columns[layout.guide, s, 1]
+    for i in range(work.n_groups[layout.guide]):
+        first, last = work.groups[layout.guide, i, 0], work.groups[layout.guide, i, 1]
+        low, high = max(layout.columns[layout.guide, first, 0], end), layout.columns[layout.guide, last, 1]
         if high > low:
             ranges[n, 0], ranges[n, 1] = low, high
             n, end = n + 1, high
@@ -171,23 +185,47 @@ def count(
 def weigh(layout: Layout, column: int, low: int, high: int, weight: np.ndarray) -> None:
     """Add the shares of a run of candidates to the total of every channel it touches."""
     for p in range(layout.always.shape[0]):
+        strips, shares, channel = layout.strip[p, column], layout.share[p, column], layout.channel[p]
+        if p == layout.guide:  # the same in the whole column
+            s, a = strips[low], np.int64(shares[low])
+            weight[channel[s]] += a * (high - low)
+            weight[channel[s + ONE]] += (SHARE_UNIT - a) * (high - low)
+            continue
         for y in range(low, high):
-            s, a = layout.strip[p, column, y], layout.share[p, column, y]
-            weight[layout.channel[p, s]] += a
-            weight[layout.channel[p, s + 1]] += SHARE_UNIT - a
+            s, a = strips[y], np.int64(shares[y])
+            weight[channel[s]] += a
+            weight[channel[s + ONE]] += SHARE_UNIT - a
 
 
 @compiled
 def share_out(
-    layout: Layout, column: int, low: int, high: int, ratio: np.ndarray, total: np.ndarray, slot: int
+    layout: Layout,
+    grid: Grid,
+    column: int,
+    low: int,
+    high: int,
+    ratio: np.ndarray,
+    slots: np.ndarray,
+    total: np.ndarray,
 ) -> None:
-    """Add the charge of a run inside one coarse cell; ratio is charge per thousandth of a pixel."""
+    """Add the charge of a run to its coarse cells, `slots` by row; ratio is charge per thousandth of a pixel."""
     for p in range(layout.always.shape[0]):
-        part = 0.0
-        for y in range(low, high):
-            s, a = layout.strip[p, column, y], layout.share[p, column, y]
-            part += ratio[layout.channel[p, s]] * a + ratio[layout.channel[p, s + 1]] * (SHARE_UNIT - a)
-        total[slot, p] += part
+        strips, shares, channel = layout.strip[p, column], layout.share[p, column], layout.channel[p]
+        s, a = strips[low], np.int64(shares[low])
+        whole = ratio[channel[s]] * a + ratio[channel[s + ONE]] * (SHARE_UNIT - a)
+        start = low
+        while start < high:
+            row = start // grid.dy
+            end = min(high, (row + 1) * grid.dy)
+            part = 0.0
+            if p == layout.guide:  # the same in the whole column
+                part = whole * (end - start)
+            else:
+                for y in range(start, end):
+                    s, a = strips[y], np.int64(shares[y])
+                    part += ratio[channel[s]] * a + ratio[channel[s + ONE]] * (SHARE_UNIT - a)
+            total[slots[row], p] += part
+            start = end
 
 
 @compiled
@@ -291,11 +329,9 @@ def fill(
                 column, low, high = found[i, 0], found[i, 1], found[i, 2]
                 for y in range(low // grid.dy, (high - 1) // grid.dy + 1):
                     cell = y * cells_z + column // grid.dz
-                    slot = work.slot[cell]
-                    if slot < 0:
-                        slot = n_cells
-                        work.slot[cell], cells[slot], total[slot] = slot, cell, 0.0
+                    if work.slot[cell] < 0:
+                        work.slot[cell], cells[n_cells], total[n_cells] = n_cells, cell, 0.0
                         n_cells += 1
-                    part_low, part_high = max(low, y * grid.dy), min(high, (y + 1) * grid.dy)
-                    share_out(layout, column, part_low, part_high, ratio, total, slot)
+                slots = work.slot[column // grid.dz :: cells_z]
+                share_out(layout, grid, column, low, high, ratio, slots, total)
         write_rows(x, first_row[x], cells_z, cells[:n_cells], total, coords, features, work.slot)

@@ -13,11 +13,12 @@ from hpcreco.experiments.protodune.geometry import Face, GeometryError
 class Layout(NamedTuple):
     """P planes, S strips (the largest count, borders without wire included), C channels; NONE is channel C.
 
-    strip : int16 (P, n_z, n_y), lower strip of each pixel
+    strip : uint16 (P, n_z, n_y), lower strip of each pixel
     share : int16 (P, n_z, n_y), its share in thousandths; the next strip has the rest
     span : int16 (P, n_z, S, 2), y range of a strip in a column
     columns : int32 (P, S, 2), columns a strip touches
-    channel : int32 (P, S + 1), channel of each strip
+    strips : int32 (P, n_z, 2), first and last strip that touches a column
+    channel : uint32 (P, S + 1), channel of each strip
     always : bool (P, S), strips that are active in every slice
     descending : bool (P,), strip numbers fall with y
     guide : the plane whose strips are whole columns, -1 without one
@@ -29,6 +30,7 @@ class Layout(NamedTuple):
     share: np.ndarray
     span: np.ndarray
     columns: np.ndarray
+    strips: np.ndarray
     channel: np.ndarray
     always: np.ndarray
     descending: np.ndarray
@@ -69,7 +71,7 @@ def build(
     n_planes = len(face.planes)
     span = np.zeros((n_planes, *tables[0].span.shape[:1], n_strips, 2), np.int16)
     columns = np.zeros((n_planes, n_strips, 2), np.int32)
-    channel = np.full((n_planes, n_strips + 1), n_channels, np.int32)
+    channel = np.full((n_planes, n_strips + 1), n_channels, np.uint32)
     always = np.zeros((n_planes, n_strips), bool)
     plane_of = np.full(n_channels, -1, np.int32)
     if dead_channels and not 0 <= min(dead_channels) <= max(dead_channels) < n_channels:
@@ -96,6 +98,7 @@ def build(
         share=np.stack([table.share for table in tables]),
         span=span,
         columns=columns,
+        strips=_strips_of_columns(span),
         channel=channel,
         always=always,
         descending=np.array([plane.direction[1] < 0 for plane in face.planes]),
@@ -104,3 +107,10 @@ def build(
         first_strip=np.searchsorted(channel_of_wire[order], np.arange(n_channels + 1)).astype(np.int32),
         strip_of=np.concatenate(strip_of)[order].astype(np.int32),
     )
+
+
+def _strips_of_columns(span: np.ndarray) -> np.ndarray:
+    """First and last strip (P, n_z, 2) with pixels in each column; those between have some too, without a gap."""
+    touched = span[:, :, :, 1] > span[:, :, :, 0]
+    last = touched.shape[2] - 1 - touched[:, :, ::-1].argmax(axis=2)
+    return np.stack([touched.argmax(axis=2), last], axis=2).astype(np.int32)
