@@ -29,6 +29,7 @@ EXPERIMENT = Experiment(
     verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
     schemas={
         "xy": f"{_HERE}.xy:XY",
+        "pixel": f"{_HERE}.xy:PIXEL",
         "yinf": f"{_HERE}.yinf:YINF",
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",
