@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         work,
         finished=_unfinished_reason,
         title="convert",
+        report=args.out / "convert.json",
         **filewise.options(args),
     )
 

@@ -119,7 +119,7 @@ def scan(paths: Iterable[str | Path]) -> tuple[list[FileName], list[Path]]:
     unknown: list[Path] = []
     for path in map(Path, paths):
         for file in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else (path,):
-            if file.name.startswith("."):
+            if file.name.startswith(".") or file.suffix == ".json":  # temporaries and run reports
                 continue
             name = parse(file)
             if name is None:

@@ -89,11 +89,9 @@ def run(args: argparse.Namespace) -> int:
         [job for _, job in batches.values()],
         lambda job: batches[job.key][0].write(job.outputs),
         finished=_unfinished_reason,
-        schedule=args.schedule,
-        dry_run=args.dry_run,
-        force=args.force,
-        report=args.run_report,
         title=f"simulate protodune {args.preset}",
+        report=args.out / "simulate.json",
+        **filewise.options(args),
     )
 
 

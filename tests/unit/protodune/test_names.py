@@ -38,6 +38,8 @@ def test_names_outside_the_grammar_are_reported_not_fatal(file, tmp_path):
     assert names.parse(file) is None
     (tmp_path / file).touch()
     (tmp_path / "reco_Mu_1_wire.h5").touch()
+    (tmp_path / ".reco_Mu_2_wire.h5.part-host-1").touch()
+    (tmp_path / "simulate.json").touch()
     known, unknown = names.scan([tmp_path])
     assert [n.index for n in known] == [1]
     assert unknown == [tmp_path / file]
