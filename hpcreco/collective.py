@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,7 +46,7 @@ class Collective(Protocol):
     def abort(self, code: int) -> None:
         """End every process of the world now."""
 
-    def take(self, n: int) -> Iterator[int]:
+    def take(self, n: int) -> Generator[int, None, None]:
         """Share out 0..n-1 on demand: each number is yielded on exactly one rank, when that rank asks for
         more.
 
@@ -79,7 +79,7 @@ class Alone:
     def abort(self, code: int) -> None:
         sys.exit(code)
 
-    def take(self, n: int) -> Iterator[int]:
+    def take(self, n: int) -> Generator[int, None, None]:
         yield from range(n)
 
 
@@ -122,7 +122,7 @@ class Mpi:
         sys.stderr.flush()
         self._comm.Abort(code)
 
-    def take(self, n: int) -> Iterator[int]:
+    def take(self, n: int) -> Generator[int, None, None]:
         from mpi4py import MPI
 
         if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
@@ -136,7 +136,7 @@ class Mpi:
             comm.Free()
 
 
-def _requested(comm: Any) -> Iterator[int]:
+def _requested(comm: Any) -> Generator[int, None, None]:
     """Ask rank 0 for one number after another, until it answers -1."""
     number = 0
     try:
@@ -151,7 +151,7 @@ def _requested(comm: Any) -> Iterator[int]:
             comm.send(False, dest=0, tag=_REQUEST)
 
 
-def _served(comm: Any, n: int) -> Iterator[int]:
+def _served(comm: Any, n: int) -> Generator[int, None, None]:
     """Work on rank 0 while a thread of it serves the others from the same counter."""
     from mpi4py import MPI
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,7 +182,7 @@ def _work_through(
     return records
 
 
-def _queue(jobs: list[Job], plan: _Plan, schedule: str, collective: Collective) -> Iterator[int]:
+def _queue(jobs: list[Job], plan: _Plan, schedule: str, collective: Collective) -> Generator[int, None, None]:
     if schedule != "dynamic":
         yield from plan.by_rank[collective.rank]
         return

@@ -154,8 +154,8 @@ class Pool:
         self, number: int, event: int, table: str, fields: Iterable[str] | None = None
     ) -> dict[str, np.ndarray]:
         """Like Shard.read, of shard `number`."""
-        with self._lock:
-            return self.shard(number).read(event, table, fields)
+        with self.using(number) as shard:
+            return shard.read(event, table, fields)
 
     def close(self) -> None:
         with self._lock:

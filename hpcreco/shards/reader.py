@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -101,6 +102,7 @@ class Shard:
         self.schema = schema
         self._file = open_hdf5(self.path)
         self._descriptor = -1
+        self._lock = threading.Lock()
         self._offsets: dict[str, np.ndarray] = {}
         self._columns: dict[tuple[str, str], Any] = {}
         try:
@@ -116,7 +118,9 @@ class Shard:
             raise
 
     def _check_tables(self, schema: Schema | None) -> None:
-        for table, field in schema.fields() if schema is not None else ():
+        if schema is None:
+            return
+        for table, field in schema.fields():
             needed = not field.optional and (not table.optional or self.has(table.name))
             if needed and not self.has(table.name, field.name):
                 raise ShardError(f"{self.path}: {table.name}/{field.name} of {schema.format} is missing")
@@ -242,7 +246,9 @@ class Shard:
 
     def _column(self, table: str, field: str) -> Any:
         key = (table, field)
-        if key not in self._columns:
+        if key in self._columns:
+            return self._columns[key]
+        with self._lock:
             if not self.has(table, field):
                 raise ShardError(
                     f"{self.path}: no field {table}/{field}; {table} has {', '.join(self._file.get(table, ()))}"
@@ -252,4 +258,4 @@ class Shard:
                 if self._descriptor < 0:
                     self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
                 self._columns[key] = direct(self._descriptor, dataset) or dataset
-        return self._columns[key]
+                return self._columns[key]

@@ -16,7 +16,7 @@ import numpy as np
 from hpcreco.shards import attributes as _attributes
 from hpcreco.shards.column import Column, conform, filter_options
 from hpcreco.shards.digest import content_digest, dataset_entry, meaningful
-from hpcreco.shards.schema import EVENTS, ID, Schema, ShardError, Table
+from hpcreco.shards.schema import EVENTS, ID, Schema, ShardError
 from hpcreco.shards.space import abandon, close_trimmed, reserve
 from hpcreco.shards.temporary import publish, temporary_path
 
@@ -59,10 +59,12 @@ class ShardWriter:
         self.schema = schema
         self.n_events = 0
         self.digest: str | None = None
+        self._tables = {table.name: table for table in schema.tables}
+        self._fields = {(table.name, field.name): field for table, field in schema.fields()}
         self._attributes = _attributes.check(schema, attributes, self.path)
         self._options = filter_options(compression, self.path)
         self._names = self._column_names(columns or {})
-        self._present: dict[str, tuple[str, ...]] | None = None
+        self._present: dict[str, tuple[str, ...]] = {}  # tables and fields of the first event
         self._columns: dict[tuple[str, str], Column] = {}
         self._offsets: dict[str, list[int]] = {}
         self._ids: list[int] = []
@@ -70,7 +72,7 @@ class ShardWriter:
         self._file: Any = None
 
     def _column_names(self, columns: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        fields = {f"{table.name}/{field.name}": field for table, field in self.schema.fields()}
+        fields = {f"{table}/{field}": declared for (table, field), declared in self._fields.items()}
         for key, names in columns.items():
             if key not in fields or fields[key].columns is None:
                 raise ShardError(f"{self.path}: {key!r} is no field with columns of {self.schema.format}")
@@ -101,25 +103,23 @@ class ShardWriter:
         if self._file is None:
             raise ShardError(f"{self.path}: events can be added inside the `with` block only")
         where = f"{self.path}: event {event_id}"
-        if self._present is None:
+        if not self._ids:
             self._start(tables, where)
         given = {name: tuple(sorted(fields)) for name, fields in tables.items() if name in self._present}
         if set(tables) != set(given) or given != self._present:
             raise ShardError(
                 f"{where}: tables {_listed(tables)}, but the first event has {_listed(self._present)}"
             )
-        for name, present in self._present.items():
-            table = self.schema.table(name)
-            rows = {field: self._conform(table, field, tables[name][field], where) for field in present}
-            counts = {len(array) for array in rows.values()}
-            if len(counts) > 1:
-                lengths = ", ".join(f"{field} {len(array)}" for field, array in rows.items())
-                raise ShardError(f"{where}: fields of {name} have different numbers of rows: {lengths}")
-            for field, array in rows.items():
-                with writing(self.path):
+        rows = {
+            name: self._rows(name, tables[name], where) for name in self._present
+        }  # all fit, or none is added
+        with writing(self.path):
+            for name, fields in rows.items():
+                for field, array in fields.items():
                     self._columns[name, field].append(array, f"{where}: {name}/{field}")
-            if table.ragged:
-                self._offsets[name].append(self._offsets[name][-1] + counts.pop())
+                if self._tables[name].ragged:
+                    count = len(next(iter(fields.values()), ()))
+                    self._offsets[name].append(self._offsets[name][-1] + count)
         self._ids.append(int(event_id))
         self.n_events += 1
 
@@ -131,17 +131,24 @@ class ShardWriter:
         with writing(self.path):
             _attributes.store(self._file, self.schema, self._attributes)
 
-    def _conform(self, table: Table, field: str, value: Any, where: str) -> np.ndarray:
-        names = self._names[f"{table.name}/{field}"]
-        return conform(value, table.field(field), not table.ragged, names, f"{where}: {table.name}/{field}")
+    def _rows(self, table: str, values: Mapping[str, Any], where: str) -> dict[str, np.ndarray]:
+        """One event's rows of a table, by field, as they will be stored."""
+        rows = {}
+        for field in self._present[table]:
+            key = f"{table}/{field}"
+            declared, per_event = self._fields[table, field], not self._tables[table].ragged
+            rows[field] = conform(values[field], declared, per_event, self._names[key], f"{where}: {key}")
+        if len({len(array) for array in rows.values()}) > 1:
+            lengths = ", ".join(f"{field} {len(array)}" for field, array in rows.items())
+            raise ShardError(f"{where}: fields of {table} have different numbers of rows: {lengths}")
+        return rows
 
     def _start(self, tables: Mapping[str, Mapping[str, Any]], where: str) -> None:
         """Decide from the first event which optional tables and fields this shard has."""
         for name, fields in tables.items():
-            table = self.schema.table(name)
-            unknown = [field for field in fields if table is not None and table.field(field) is None]
-            if table is None or unknown:
-                key = name if table is None else f"{name}/{unknown[0]}"
+            unknown = [f"{name}/{field}" for field in fields if (name, field) not in self._fields]
+            if name not in self._tables or unknown:
+                key = unknown[0] if name in self._tables else name
                 raise ShardError(f"{where}: {key} is not part of {self.schema.format}")
         for table in self.schema.tables:
             if table.name not in tables:
@@ -156,13 +163,12 @@ class ShardWriter:
     def _create(self, present: dict[str, tuple[str, ...]]) -> None:
         self._present = present
         for name, fields in present.items():
-            table = self.schema.table(name)
             group = self._file.require_group(name)
-            if table.ragged:
+            if self._tables[name].ragged:
                 self._offsets[name] = [0]
             for field in fields:
                 names = self._names[f"{name}/{field}"]
-                self._columns[name, field] = Column(group, table.field(field), names, self._options)
+                self._columns[name, field] = Column(group, self._fields[name, field], names, self._options)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -178,7 +184,7 @@ class ShardWriter:
             raise
 
     def _finish(self) -> None:
-        if self._present is None:  # no events: what the schema requires exists, empty
+        if not self._ids:  # no events: what the schema requires exists, empty
             required = [table for table in self.schema.tables if not table.optional]
             self._create({t.name: tuple(f.name for f in t.fields if not f.optional) for t in required})
         datasets = {f"{table}/{field}": column.finish() for (table, field), column in self._columns.items()}
