@@ -154,3 +154,39 @@ def test_artefacts(toy, tmp_path):
     with pytest.raises(shards.ShardError, match="hpcreco/toy/points"):
         shards.read_artefact(path, toy.schema)
     assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_attributes_known_only_after_the_events(toy, tmp_path):
+    """They count like those given at the start, and are checked like them."""
+    path = tmp_path / "a.h5"
+    with shards.ShardWriter(path, toy.schema, toy.attributes) as writer:
+        writer.append(0, toy.event(0, 5))
+        writer.set_attribute("threshold", 0.5)
+        with pytest.raises(shards.ShardError, match="colour"):
+            writer.set_attribute("colour", 1)
+    assert shards.validate(path, toy.schema) == []
+    with shards.Shard(path) as shard:
+        assert shard.attributes["threshold"] == 0.5
+        digest = shard.digest
+    with shards.ShardWriter(path, toy.schema, toy.attributes | {"threshold": 0.5}) as writer:
+        writer.append(0, toy.event(0, 5))
+    assert writer.digest == digest
+
+
+def test_an_event_is_added_whole_or_not_at_all(toy, tmp_path):
+    """A caller that skips an event which does not fit goes on with sound tables."""
+    bad = toy.event(1, 3)
+    bad["truth"] = {"pdg": [2**40]}  # after tables that do fit
+    events = [toy.event(0, 4), toy.event(2, 5)]
+    for order in ([events[0], bad, events[1]], [bad, *events]):
+        with shards.ShardWriter(tmp_path / "a.h5", toy.schema, toy.attributes) as writer:
+            for event in order:
+                try:
+                    writer.append(writer.n_events, event)
+                except shards.ShardError:
+                    assert event is bad
+        assert shards.validate(tmp_path / "a.h5", toy.schema) == []
+        with shards.Shard(tmp_path / "a.h5", toy.schema) as shard:
+            assert shard.n_events == 2
+            for number, event in enumerate(events):
+                toy.assert_event(shard, number, event)
