@@ -161,14 +161,14 @@ Plan = tuple[list[Path], Callable[[], None]]
 
 
 def _parsed(path: Path, args: argparse.Namespace) -> Plan:
-    from hpcreco.experiments.protodune import parsed
+    from hpcreco.experiments.protodune import parsed_npz
 
     if path.suffix == ".h5":
         legacy = args.out / path.with_suffix(".npz").name
-        return [legacy], lambda: parsed.export_npz(path, legacy)
+        return [legacy], lambda: parsed_npz.export_npz(path, legacy)
     ours = args.out / path.with_suffix(".h5").name
     extra = {"fingerprint": _fingerprint(path, args), "generator": "npz", "source": [str(path)]}
-    return [ours], lambda: parsed.import_npz(path, ours, extra, args.allow_pickle)
+    return [ours], lambda: parsed_npz.import_npz(path, ours, extra, args.allow_pickle)
 
 
 def _xy(path: Path, args: argparse.Namespace) -> Plan:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hpcreco import filewise, shards
-from hpcreco.experiments.protodune import geometry, names, parsed
+from hpcreco.experiments.protodune import geometry, names, parsed, parsed_npz
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, REAL_TPCS, Geometry
 from hpcreco.experiments.protodune.simulation import chain, generator
 from hpcreco.experiments.protodune.simulation.chain import Settings, SimulatedEvent
@@ -176,7 +176,7 @@ class Batch:
         for path in sorted(outputs, key=lambda path: path.suffix == ".npz"):  # npz files are made from ours
             product = names.require(path).product
             if path.suffix == ".npz":
-                parsed.export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
+                parsed_npz.export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
             elif product == "wire":
                 self._write_wire(path, events)
             elif product == "mcbeamcosmic":
