@@ -91,7 +91,7 @@ class UResNet(nn.Module):
         """
         x, inverse = sparse.voxelize(coords, features, self.spatial_size, self.backend)
         decoder = self.decode(self.stem(x))
-        return Maps(self.norm(decoder[0].features)[inverse], decoder)
+        return Maps(self.norm(decoder[0].features).index_select(0, inverse), decoder)
 
     def decode(self, x: SparseTensor) -> tuple[SparseTensor, ...]:
         """Stem output (width channels) -> the decoder's maps, finest first."""

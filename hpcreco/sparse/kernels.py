@@ -3,9 +3,9 @@ the weights.
 
 A kernel map is a list of pairs (output row, input row), sorted by tile of `TILE` output rows, then by kernel
 offset, so that a tile's output stays in cache while all offsets are added to it and each offset's matrix is
-used for many rows in a row. Pairs of tile t and offset k are `starts[t * K + k] : starts[t * K + k + 1]`;
-within them every output row appears once. Eight pairs are processed together: eight output rows live in
-registers and every loaded weight vector serves all of them.
+used for many rows in a row. Pairs of tile t and offset k are `starts[t, k] : starts[t, k + 1]`; within them
+every output row appears once; between tiles there may be gaps. Eight pairs are processed together: eight
+output rows live in registers and every loaded weight vector serves all of them.
 
 The work of a tile does not depend on the thread that does it, so outputs are the same for any number of
 threads; weight gradients are summed per worker over a fixed set of tiles and are the same for a fixed number
@@ -24,21 +24,21 @@ TILE = 256
 
 
 @compiled(parallel=True)
-def find_pairs(keys, deltas, starts, pair_out, pair_in, fill, workers):
+def find_pairs(keys, deltas, starts, pair_out, pair_in, workers):
     """Neighbours of each site in a sorted list of packed coordinates.
 
-    keys (N,) int64 sorted; deltas (K,) int64: key difference of each kernel offset. With fill false, writes
-    the number of pairs of (tile, offset) to starts[tile * K + offset + 1]; with fill true, starts holds the
-    running sum and the pairs are written.
+    keys (N,) int64 sorted; deltas (K,) int64: key difference of each kernel offset. Writes starts (tiles, K + 1)
+    and the pairs; each tile writes to its own K * TILE places, the most it can need.
     """
     n, n_offsets = keys.size, deltas.size
-    n_tiles = (n + TILE - 1) // TILE
+    n_tiles = starts.shape[0]
     for worker in prange(workers):
         for tile in range(worker, n_tiles, workers):
             first, last = tile * TILE, min(n, (tile + 1) * TILE)
+            found = first * n_offsets
+            starts[tile, 0] = found
             for k in range(n_offsets):
                 neighbour = np.searchsorted(keys, keys[first] + deltas[k])
-                found = starts[tile * n_offsets + k] if fill else 0
                 for row in range(first, last):
                     wanted = keys[row] + deltas[k]
                     while neighbour < n and keys[neighbour] < wanted:
@@ -46,12 +46,10 @@ def find_pairs(keys, deltas, starts, pair_out, pair_in, fill, workers):
                     if neighbour == n:
                         break
                     if keys[neighbour] == wanted:
-                        if fill:
-                            pair_out[found] = row
-                            pair_in[found] = neighbour
+                        pair_out[found] = row
+                        pair_in[found] = neighbour
                         found += 1
-                if not fill:
-                    starts[tile * n_offsets + k + 1] = found
+                starts[tile, k + 1] = found
 
 
 @compiled()
@@ -60,19 +58,20 @@ def sort_pairs(out_rows, in_rows, offsets, n_offsets, n_out):
     counting sort.
     """
     n_tiles = (n_out + TILE - 1) // TILE
-    starts = np.zeros(n_tiles * n_offsets + 1, np.int64)
+    count = np.zeros(n_tiles * n_offsets + 1, np.int64)
     for p in range(out_rows.size):
-        starts[out_rows[p] // TILE * n_offsets + offsets[p] + 1] += 1
-    for bucket in range(n_tiles * n_offsets):
-        starts[bucket + 1] += starts[bucket]
-    fill = starts[:-1].copy()
+        count[out_rows[p] // TILE * n_offsets + offsets[p] + 1] += 1
+    place = np.cumsum(count)
+    starts = np.empty((n_tiles, n_offsets + 1), np.int64)
+    for tile in range(n_tiles):
+        starts[tile] = place[tile * n_offsets : (tile + 1) * n_offsets + 1]
     pair_out = np.empty(out_rows.size, np.int32)
     pair_in = np.empty(out_rows.size, np.int32)
     for p in range(out_rows.size):
         bucket = out_rows[p] // TILE * n_offsets + offsets[p]
-        pair_out[fill[bucket]] = out_rows[p]
-        pair_in[fill[bucket]] = in_rows[p]
-        fill[bucket] += 1
+        pair_out[place[bucket]] = out_rows[p]
+        pair_in[place[bucket]] = in_rows[p]
+        place[bucket] += 1
     return starts, pair_out, pair_in
 
 
@@ -92,23 +91,33 @@ def convolve(out, x, weight, starts, pair_out, pair_in, base, workers, lanes):
                 for c in range(c_out):
                     out[row, c] = base[row, c] if base.shape[0] else 0
             for k in range(n_offsets):
-                lo, hi = starts[tile * n_offsets + k], starts[tile * n_offsets + k + 1]
+                lo, hi = starts[tile, k], starts[tile, k + 1]
                 _add_products(out, x, weight, k * c_in * c_out, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
 
 
 @compiled()
 def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
-    """Add the products of one offset's pairs lo:hi; w is the position of the offset's matrix in weight."""
-    p = lo
-    while p + 8 <= hi:
+    """Add the products of one offset's pairs lo:hi; w is the position of the offset's matrix in weight.
+
+    The last group of eight repeats the last pair; the repeats compute and store the same row, to no effect.
+    """
+    end = hi - 1
+    for p in range(lo, hi, 8):
         o0, i0 = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
-        o1, i1 = np.int64(pair_out[p + 1]) * c_out, np.int64(pair_in[p + 1]) * c_in
-        o2, i2 = np.int64(pair_out[p + 2]) * c_out, np.int64(pair_in[p + 2]) * c_in
-        o3, i3 = np.int64(pair_out[p + 3]) * c_out, np.int64(pair_in[p + 3]) * c_in
-        o4, i4 = np.int64(pair_out[p + 4]) * c_out, np.int64(pair_in[p + 4]) * c_in
-        o5, i5 = np.int64(pair_out[p + 5]) * c_out, np.int64(pair_in[p + 5]) * c_in
-        o6, i6 = np.int64(pair_out[p + 6]) * c_out, np.int64(pair_in[p + 6]) * c_in
-        o7, i7 = np.int64(pair_out[p + 7]) * c_out, np.int64(pair_in[p + 7]) * c_in
+        p1 = min(p + 1, end)
+        o1, i1 = np.int64(pair_out[p1]) * c_out, np.int64(pair_in[p1]) * c_in
+        p2 = min(p + 2, end)
+        o2, i2 = np.int64(pair_out[p2]) * c_out, np.int64(pair_in[p2]) * c_in
+        p3 = min(p + 3, end)
+        o3, i3 = np.int64(pair_out[p3]) * c_out, np.int64(pair_in[p3]) * c_in
+        p4 = min(p + 4, end)
+        o4, i4 = np.int64(pair_out[p4]) * c_out, np.int64(pair_in[p4]) * c_in
+        p5 = min(p + 5, end)
+        o5, i5 = np.int64(pair_out[p5]) * c_out, np.int64(pair_in[p5]) * c_in
+        p6 = min(p + 6, end)
+        o6, i6 = np.int64(pair_out[p6]) * c_out, np.int64(pair_in[p6]) * c_in
+        p7 = min(p + 7, end)
+        o7, i7 = np.int64(pair_out[p7]) * c_out, np.int64(pair_in[p7]) * c_in
         for c in range(0, c_out, lanes):
             s0, s1, s2, s3 = load(out, o0 + c), load(out, o1 + c), load(out, o2 + c), load(out, o3 + c)
             s4, s5, s6, s7 = load(out, o4 + c), load(out, o5 + c), load(out, o6 + c), load(out, o7 + c)
@@ -128,15 +137,6 @@ def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lan
                 )
             store(out, o0 + c, s0), store(out, o1 + c, s1), store(out, o2 + c, s2), store(out, o3 + c, s3)
             store(out, o4 + c, s4), store(out, o5 + c, s5), store(out, o6 + c, s6), store(out, o7 + c, s7)
-        p += 8
-    while p < hi:
-        o, i = np.int64(pair_out[p]) * c_out, np.int64(pair_in[p]) * c_in
-        for c in range(0, c_out, lanes):
-            s = load(out, o + c)
-            for j in range(c_in):
-                s = fma(x, i + j, load(weight, w + j * c_out + c), s)
-            store(out, o + c, s)
-        p += 1
 
 
 @compiled(parallel=True)
@@ -147,12 +147,12 @@ def weight_gradient(partial, x, grad, starts, pair_out, pair_in, lanes):
     of `lanes`.
     """
     workers, n_offsets, c_in, c_out = partial.shape
-    n_tiles = (starts.size - 1) // n_offsets
+    n_tiles = starts.shape[0]
     for worker in prange(workers):
         total = partial[worker]
         for tile in range(worker, n_tiles, workers):
             for k in range(n_offsets):
-                lo, hi = starts[tile * n_offsets + k], starts[tile * n_offsets + k + 1]
+                lo, hi = starts[tile, k], starts[tile, k + 1]
                 _add_outer(total, k * c_in * c_out, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
 
 

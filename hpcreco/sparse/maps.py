@@ -78,13 +78,10 @@ def submanifold_map(keys: Tensor, kernel: Triple, tiled: bool) -> KernelMap:
 
 
 def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
-    n_tiles = -(-len(keys) // kernels.TILE)
-    starts = np.zeros(n_tiles * len(deltas) + 1, np.int64)
-    none = np.empty(0, np.int32)
-    launch(kernels.find_pairs, keys, deltas, starts, none, none, False, workers())
-    np.cumsum(starts, out=starts)
-    pair_out, pair_in = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
-    launch(kernels.find_pairs, keys, deltas, starts, pair_out, pair_in, True, workers())
+    starts = np.empty((-(-len(keys) // kernels.TILE), len(deltas) + 1), np.int64)
+    most = len(keys) * len(deltas)  # memory that is never written to is never taken
+    pair_out, pair_in = np.empty(most, np.int32), np.empty(most, np.int32)
+    launch(kernels.find_pairs, keys, deltas, starts, pair_out, pair_in, workers())
     return TiledPairs(starts, pair_out, pair_in, len(keys))
 
 

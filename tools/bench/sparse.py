@@ -187,7 +187,8 @@ def convolutions(args: argparse.Namespace) -> list[tuple[int, int, int]]:
         assert isinstance(module, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv))
         x = inputs[0]
         if isinstance(module, sparse.SubmanifoldConv):
-            pairs = len(submanifold_map(pack(x.coords), module.kernel, tiled=True).forth.pair_out)
+            listed = submanifold_map(pack(x.coords), module.kernel, tiled=False)
+            pairs = sum(len(out_rows) for out_rows, _ in listed.pairs)
         else:
             pairs = max(len(x.features), len(output.features))
         sizes.append((pairs, module.weight.shape[1], module.weight.shape[2]))
