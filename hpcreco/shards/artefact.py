@@ -58,7 +58,7 @@ def write_artefact(
     volatile = [a.name for a in (*_attributes.COMMON, *schema.attributes) if a.volatile]
     digest = content_digest(schema.format, schema.version, meaningful(checked, volatile), entries)
     with writing(path), atomic(path) as temporary:
-        file = h5py.File(temporary, "w", libver=LIBVER)
+        file = h5py.File(temporary, "w", libver=LIBVER, locking=False)
         try:
             reserve(file, sum(array.nbytes for array in plain.values()))
             _attributes.store(file, schema, checked)

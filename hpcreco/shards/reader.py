@@ -256,6 +256,7 @@ class Shard:
             with reading(self.path, f"{table}/{field}"):
                 dataset = self._file[table][field]
                 if self._descriptor < 0:
-                    self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                    # HDF5's own, not the path's: the file may have been replaced since it was opened
+                    self._descriptor = os.dup(self._file.id.get_vfd_handle())
                 self._columns[key] = direct(self._descriptor, dataset) or dataset
                 return self._columns[key]

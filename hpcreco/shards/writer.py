@@ -22,6 +22,7 @@ from hpcreco.shards.temporary import publish, temporary_path
 
 # Readable by every HDF5 since 1.10 (2016), and the first whose chunk index is fast for growing datasets.
 LIBVER = ("v110", "v110")
+# Locks guard nothing here (nobody else knows a temporary name) and fail on file systems without them: locking=False.
 
 
 @contextlib.contextmanager
@@ -89,7 +90,7 @@ class ShardWriter:
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self._file = h5py.File(self._temporary, "w", libver=LIBVER)
+                self._file = h5py.File(self._temporary, "w", libver=LIBVER, locking=False)
                 _attributes.store(self._file, self.schema, self._attributes)
             except BaseException:
                 self._discard()

@@ -112,3 +112,15 @@ def test_a_shard_replaced_after_indexing_is_refused(paths, toy):
     toy.write(paths[2], toy.events([8]))
     with pytest.raises(shards.ShardError, match="replaced"):
         pool.read(2, 0, "points")
+
+
+@pytest.mark.parametrize("compression", ["none", "default"])
+def test_an_open_shard_stays_what_it_was(tmp_path, toy, compression):
+    """A job that makes a shard again, with another layout, does not disturb who has it open."""
+    path = tmp_path / "a.h5"
+    events = toy.events([300, 40])
+    toy.write(path, events, compression=compression)
+    with shards.Shard(path, toy.schema) as shard:
+        toy.write(path, toy.events([1, 5000, 9])[::-1], compression=compression)
+        for number, event in enumerate(events):
+            toy.assert_event(shard, number, event)
