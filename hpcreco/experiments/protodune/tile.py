@@ -1,4 +1,4 @@
-"""The verb ``tile``: parsed files of one TPC -> xy shards of candidate voxels."""
+"""Tile parsed files of one TPC: the voxels where all three wire planes may have seen charge, into xy shards."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ LOG = logging.getLogger("hpcreco")
 
 EPILOG = """\
 examples:
-  hpcreco tile -i parsed -o xy -t 1                      every group of TPC 1, one xy file each hpcreco tile
-  -i parsed -o xy -t 1 -b 20 -n 8           20 events a file, 8 threads mpiexec -n 4 hpcreco tile -i parsed
-  -o xy -t 1         four workers (also under srun, or as Slurm array tasks) hpcreco tile -i real -o xy -t 2
-  --y-type none --dead-channels recorded
+  hpcreco tile -i parsed -o xy -t 1                      every group of TPC 1, one xy file each
+  hpcreco tile -i parsed -o xy -t 1 -b 20 -n 8           20 events a file, 8 threads
+  mpiexec -n 4 hpcreco tile -i parsed -o xy -t 1         four workers (also under srun, or as a Slurm array)
+  hpcreco tile -i real -o xy -t 2 --y-type none --dead-channels recorded
 
-A group is one (event type, index, TPC): its channel file and the first truth file found in the order of
---y-type. Finished files are skipped; missing, broken or stale ones (other input, options or geometry) are
-made again. A relative -o is taken below $BASE_DIR when that is set. Threads and workers never change a bit
-of the result.
+A group is one (event type, index, TPC): its channel file and the first truth file in the order of --y-type.
+Finished files are skipped; missing, broken or stale ones (other input, options or geometry) are made again.
+A relative -o is taken below $BASE_DIR when that is set. Threads and workers never change a bit of the result.
 """
 
 
