@@ -78,7 +78,7 @@ def store(typing, array, index, value):
 
 @intrinsic
 def fma(typing, array, index, factor, total):
-    """total + array[index] * factor, the scalar element repeated over the lanes."""
+    """total + array[index] * factor, the scalar repeated over the lanes; one rounding where the processor can."""
 
     def generate(context, builder, signature, arguments):
         address = _address(context, builder, array, arguments[0], arguments[1])
@@ -89,7 +89,7 @@ def fma(typing, array, index, factor, total):
         spread = builder.shuffle_vector(
             first, empty, ir.Constant(ir.VectorType(ir.IntType(32), factor.lanes), None)
         )
-        name = f"llvm.fma.v{factor.lanes}f{factor.scalar.bitwidth}"
+        name = f"llvm.fmuladd.v{factor.lanes}f{factor.scalar.bitwidth}"
         multiply_add = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(vector, [vector] * 3), name
         )
