@@ -56,7 +56,7 @@ def _list() -> None:
     paths = sorted(folder.rglob("*.yaml"))
     width = max((len(str(path.relative_to(folder))) for path in paths), default=0)
     for path in paths:
-        print(f"{str(path.relative_to(folder).with_suffix('')):{width}s}  {_headline(path)}")
+        print(f"{path.relative_to(folder).with_suffix('')!s:{width}s}  {_headline(path)}")
 
 
 def _headline(path: Path) -> str:

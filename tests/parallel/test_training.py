@@ -14,7 +14,9 @@ import torch
 import yaml
 from toy_two_tables import write_shard
 
+from hpcreco import shards
 from hpcreco.train import checkpoint, summary
+from hpcreco.train.sums import Sums
 
 TOYS = Path(__file__).parent.parent / "toys"
 
@@ -168,7 +170,7 @@ def test_another_config_is_refused_by_key(train):
 
 
 def test_a_kill_while_saving_leaves_a_whole_checkpoint(train, data, tmp_path):
-    """SIGKILL at many moments of a run that saves at every step; what is left always loads and leads to the same end."""
+    """SIGKILL at many moments of a run that saves at every step; what is left loads and leads to the same end."""
     _, straight = train("straight", 1, save="1 steps")
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "hpcreco", "train", str(data), "--resume", "auto"]
@@ -211,6 +213,26 @@ def test_losses_that_are_not_finite_end_all_ranks_with_one_message(train):
     assert ended.code == 1
     assert ended.err.count("grad_clip") == 1
     assert torch.isfinite(final(out)["model"]["points.weight"]).all()
+
+
+def test_inference_repeats_the_last_validation(train, data, mpiexec):
+    """The sums in the yinf files of an experiment the core has never heard of add up to the summary's last row."""
+    _, out = train("run", 2, store="{every_epochs: 1, every_samples: 1, outdir: stored}")
+    arguments = ["-m", "hpcreco", "infer", data, f"--set=output_dir={out}"]
+    mpiexec(2, arguments, env={"PYTHONPATH": str(TOYS)})
+    made = sorted((out / "inference").glob("epoch6-*.h5"))
+    assert len(made) == 2
+    total = Sums()
+    for path in made:
+        with shards.Shard(path) as yinf, shards.Shard(out / "stored" / path.name) as stored:
+            sums = yinf.attributes["sums"]
+            values = {name: torch.tensor(value) for name, value in sums["values"].items()}
+            total.merge(Sums.from_state({"values": values, "coefficients": sums["coefficients"]}))
+            assert stored.digest == yinf.digest or stored.attributes["sums"] == sums
+            for event in range(yinf.n_events):
+                a, b = yinf.read(event, "points"), stored.read(event, "points")
+                assert (a["prediction"] == b["prediction"]).all()
+    assert total.loss() == pytest.approx(float(rows(out)[-1]["valid_loss"]), abs=2e-6)
 
 
 def test_weights_of_another_run_start_a_new_one(train):

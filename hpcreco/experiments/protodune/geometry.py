@@ -60,7 +60,8 @@ class WirePlane:
     def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray, clip: bool = False) -> np.ndarray:
         """Index of the wire whose strip holds each local point, NO_WIRE (-1) where there is none.
 
-        With `clip` a point beyond the outermost strips belongs to the outermost wire: drifting charge has to end somewhere.
+        With `clip` a point beyond the outermost strips belongs to the outermost wire: drifting charge has to end
+        somewhere.
         """
         e_z, e_y = self.direction
         along = (e_z * np.asarray(z_mm, float) + e_y * np.asarray(y_mm, float)) / PIXEL_SIZE

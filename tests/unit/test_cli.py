@@ -1,0 +1,105 @@
+"""The command line: verbs, help that teaches, exit codes, errors in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from hpcreco import cli, experiment
+
+VERBS = [
+    "simulate protodune",
+    "tile",
+    "train",
+    "infer",
+    "report",
+    "display",
+    "validate",
+    "convert",
+    "config",
+    "doctor",
+]
+
+
+def hpcreco(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "hpcreco", *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_help_names_every_verb_and_the_exit_codes(capsys):
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"  {verb.split()[0]} " in text
+    assert "75" in text
+    assert cli.main([]) == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_teaches(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main([*verb.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) > 8
+    assert "hpcreco" in text.partition("options:")[2], "no example after the options"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["simulate"], "name one of protodune"),
+        (["simulate", "nowhere"], "installed: protodune"),
+        (["train", "no_such_config"], "neither as a file nor among the shipped ones"),
+        (["protodune", "fly"], "it has: "),
+    ],
+)
+def test_usage_errors_are_one_line_and_exit_2(arguments, expected, capsys):
+    assert cli.main(arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("hpcreco: error: ")
+    assert expected in lines[0]
+
+
+def test_a_defect_keeps_its_traceback(monkeypatch):
+    module = type(
+        "module", (), {"__doc__": "", "add_arguments": lambda parser: None, "run": lambda args: 1 / 0}
+    )
+    monkeypatch.setattr("importlib.import_module", lambda name: module)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["doctor"])
+
+
+def test_the_module_can_be_run():
+    done = hpcreco("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("hpcreco ")
+
+
+def test_an_experiment_of_ones_own_is_found_and_a_wrong_name_explained():
+    assert experiment.find("toy_two_tables:EXPERIMENT").name == "toy_two_tables"
+    for name, expected in (
+        ("nowhere_module:X", "no module 'nowhere_module'"),
+        ("toy_two_tables:NOTHING", "has no 'NOTHING'"),
+        ("toy_two_tables:write_shard", "not an Experiment"),
+    ):
+        with pytest.raises(experiment.ExperimentError, match=expected):
+            experiment.find(name)
+
+
+def test_configs_without_an_experiment_are_recognised_or_refused():
+    ours = {"data": {"data_path": "x"}, "model": {"name": "cellnet_binary"}}
+    assert experiment.recognise(ours).name == "protodune"
+    with pytest.raises(experiment.ExperimentError, match="add `experiment:`"):
+        experiment.recognise({"iotool": {}})
+
+
+def test_the_experiment_of_a_run_or_a_file_is_told_from_it(tmp_path):
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "0.yaml").write_text("experiment: toy_two_tables:EXPERIMENT\n")
+    assert experiment.of_paths([tmp_path]).name == "toy_two_tables"
+    with pytest.raises(experiment.ExperimentError, match="cannot tell the experiment"):
+        experiment.of_paths([tmp_path / "configs"])
