@@ -14,7 +14,7 @@ from typing import Any
 from hpcreco import shards
 from hpcreco import world as _world
 from hpcreco.collective import Collective, connect
-from hpcreco.filewise.jobs import Job, check_distinct
+from hpcreco.filewise.jobs import FilewiseError, Job, check_distinct
 from hpcreco.filewise.reporting import FORMAT, Progress, print_plan, print_summary, write_report
 from hpcreco.filewise.signals import EXIT_STOPPED, Stopped, StopSignals
 from hpcreco.filewise.splitting import contiguous, largest_first, split
@@ -54,43 +54,51 @@ def run(
     Returns 0 when all went well, 1 when a job failed, 75 when stopped. Raises FilewiseError for two jobs with
     the same key or output, before any work.
     """
-    jobs = list(jobs)
-    check_distinct(jobs)
     collective = connect() if collective is None else collective
     try:
-        return _run(jobs, work, finished, collective, title, schedule, dry_run, force, run_report or report)
-    except BaseException:  # also SystemExit: the other ranks would wait for this one for ever
-        if collective.size > 1:
+        # one list for all, should a folder have changed between two ranks' looks
+        agreed: list[Job] = collective.broadcast(list(jobs))
+        check_distinct(agreed)
+        workers = _world.workers()
+        mine = _part_of_array(agreed, schedule, workers.array_index, workers.array_count, collective.size)
+        plan = _planned(agreed, mine, finished, force, schedule, collective)
+        first_worker = workers.array_index * collective.size
+        if dry_run:
+            if collective.rank == 0:
+                print_plan(title, agreed, plan.mine, plan.reasons, plan.by_rank, first_worker, schedule)
+            return 0
+        head = {
+            "format": FORMAT,
+            "title": title,
+            "schedule": schedule,
+            "workers": workers.array_count * collective.size,
+            "array_task": workers.array_index,
+            "array_tasks": workers.array_count,
+        }
+        return _carry_out(agreed, plan, work, collective, head, first_worker, run_report or report)
+    except BaseException as error:  # also SystemExit: the other ranks would wait for this one for ever
+        if collective.size > 1 and not isinstance(error, FilewiseError):  # which all ranks raise
             traceback.print_exc()
             collective.abort(1)
         raise
 
 
-def _run(
+def _carry_out(
     jobs: list[Job],
+    plan: _Plan,
     work: Callable[[Job], dict[str, Any] | None],
-    finished: Callable[[Job], str | None],
     collective: Collective,
-    title: str,
-    schedule: str,
-    dry_run: bool,
-    force: bool,
+    head: dict[str, Any],
+    first_worker: int,
     report: Path | None,
 ) -> int:
+    """Work, gather what happened, report; the exit code, the same on every rank."""
     started = time.time()
-    workers = _world.workers()
-    first_worker = workers.array_index * collective.size
-    mine = _part_of_array(jobs, schedule, workers.array_index, workers.array_count, collective.size)
-    plan = _planned(jobs, mine, finished, force, schedule, collective)
-    if dry_run:
-        if collective.rank == 0:
-            print_plan(title, jobs, plan.mine, plan.reasons, plan.by_rank, first_worker, schedule)
-        return 0
     if collective.rank == 0:
         shards.remove_dead(output for number in plan.mine for output in jobs[number].outputs)
     collective.barrier()
     with StopSignals() as signals:  # until the report stands: only the file in work is given up
-        records = _work_through(jobs, plan, work, schedule, collective, title, first_worker, signals)
+        records = _work_through(jobs, plan, work, collective, head, first_worker, signals)
         gathered = collective.gather((records, signals.received))
         code = 0
         if gathered is not None:
@@ -98,13 +106,7 @@ def _run(
             done += _unworked(jobs, plan, done)
             stops = sorted({signal for _, signal in gathered if signal})
             code = EXIT_STOPPED if stops else int(any(record["status"] == "failed" for record in done))
-            content = {
-                "format": FORMAT,
-                "title": title,
-                "schedule": schedule,
-                "workers": workers.array_count * collective.size,
-                "array_task": workers.array_index,
-                "array_tasks": workers.array_count,
+            content = head | {
                 "stopped_by": stops,
                 "exit_code": code,
                 "seconds": round(time.time() - started, 3),
@@ -158,15 +160,15 @@ def _work_through(
     jobs: list[Job],
     plan: _Plan,
     work: Callable[[Job], dict[str, Any] | None],
-    schedule: str,
     collective: Collective,
-    title: str,
+    head: dict[str, Any],
     first_worker: int,
     signals: StopSignals,
 ) -> list[dict[str, Any]]:
     """Records of this rank's files, until they are done or a signal comes."""
     worker = first_worker + collective.rank
     records: list[dict[str, Any]] = []
+    title, schedule = head["title"], head["schedule"]
     queue = _queue(jobs, plan, schedule, collective)
     expected = None if schedule == "dynamic" and collective.size > 1 else len(plan.by_rank[collective.rank])
     with closing(queue), Progress(title, expected, worker, collective) as progress:
