@@ -121,7 +121,7 @@ def test_stopped_training_goes_on_to_the_same_weights(trained):
 def test_two_ranks_with_summed_batch_statistics_equal_one(trained):
     """The real network in float64: the same steps on 1 and 2 ranks, batch normalisation over all of a step's rows."""
     exact = [
-        "train", "ghost3d_tiny", "--set=train.n_epochs=1", "--set=precision=float64",
+        "train", "ghost3d_tiny", "--set=train.n_epochs=1", "--set=train.precision=float64",
         "--set=parallel.sync_batch_norm=true", "--set=data.train_i=[1,4]", "--set=data.event_batch=2",
     ]  # fmt: skip
     trained.hpcreco(1, *exact, "--set=output_dir=exact1")
@@ -212,7 +212,9 @@ def test_wrong_input_ends_training_with_the_file_and_a_remedy(tiled):
             f"--set=output_dir=out_{name}",
             check=False,
         )
-        assert ended.code in (1, 2), name
+        assert ended.code not in (0, 75), (
+            name
+        )  # which other code is up to mpiexec when it ends the other rank
         assert any(word in ended.err for word in expected.split("|")), (name, ended.err)
         assert f"{name}/" in ended.err, ended.err
     (tiled.folder / "empty").mkdir()
@@ -233,9 +235,9 @@ def test_every_shipped_config_runs(trained, path, tmp_path):
     many = isinstance(paths, list)
     sets.append("--set=data.data_path=" + (f"[{', '.join(['xy'] * len(paths))}]" if many else "xy"))
     for key, span in (("train_i", "[1, 2]"), ("inference_i", "[10, 10]")):
-        if key in raw["data"]:
+        if raw["data"].get(key) is not None:
             sets.append(f"--set=data.{key}=" + (f"[{', '.join([span] * len(paths))}]" if many else span))
-    if "train_i" in raw["data"]:
+    if raw["data"].get("train_i") is not None:
         trained.hpcreco(1, "train", path, *sets)
         assert checkpoint.found(tmp_path / "out")
     else:  # inference needs a network of the config's own shape

@@ -161,6 +161,18 @@ def test_resume_at_an_earlier_epoch_repeats_it_exactly(train):
     assert moved  # the later checkpoints were set aside, not lost
 
 
+def test_the_command_line_beats_start_epoch_with_a_notice(train):
+    train("run", 1)
+    ended, out = train("run", 1, "--resume", start_epoch=1)
+    assert "resuming after checkpoint_001" in ended.out
+    ended, out = train("run", 1, "--resume", "2", start_epoch=1)
+    assert "--resume 2 is used, not start_epoch: 1" in ended.out
+    assert [row["epoch"] for row in rows(out)] == [str(epoch) for epoch in range(7)]
+    ended, _ = train("run", 1, "--resume", "40", check=False)
+    assert ended.code == 1
+    assert "epochs there: 0, 1, 2" in ended.err
+
+
 def test_another_config_is_refused_by_key(train):
     train("run", 1, iterations=4)
     ended, _ = train("run", 1, "--resume", check=False, settings__lr=0.2)
@@ -228,10 +240,10 @@ def test_inference_repeats_the_last_validation(train, data, mpiexec):
             sums = yinf.attributes["sums"]
             values = {name: torch.tensor(value) for name, value in sums["values"].items()}
             total.merge(Sums.from_state({"values": values, "coefficients": sums["coefficients"]}))
-            assert stored.digest == yinf.digest or stored.attributes["sums"] == sums
-            for event in range(yinf.n_events):
+            assert stored.attributes["checkpoint_digest"] == yinf.attributes["checkpoint_digest"]
+            for event in range(yinf.n_events):  # batches are cut otherwise, so the last bits may differ
                 a, b = yinf.read(event, "points"), stored.read(event, "points")
-                assert (a["prediction"] == b["prediction"]).all()
+                assert a["prediction"] == pytest.approx(b["prediction"], rel=1e-5, abs=1e-6)
     assert total.loss() == pytest.approx(float(rows(out)[-1]["valid_loss"]), abs=2e-6)
 
 
