@@ -89,7 +89,7 @@ def start(name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, __file__, "--worker", name]
     command += [str(word) for flag in flags.items() for word in flag]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for task in TASKS * 2:
+    for task in TASKS:
         ask(worker, task)
     return worker
 
