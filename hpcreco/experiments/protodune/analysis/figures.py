@@ -33,7 +33,7 @@ def write_figures(
 
 def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     """Purity against efficiency: the network, its working point, the break-even line, the best cut on a feature."""
-    figure = Figure(figsize=(7, 6.7 + 0.8 * len(samples)), layout="constrained")
+    figure = Figure(figsize=(7, 7.3 + 0.85 * len(samples)), layout="constrained")
     axis = figure.add_subplot()
     axis.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
     axis.text(
@@ -41,7 +41,8 @@ def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     )
     for k, sample in enumerate(samples):
         _draw_curve(axis, sample, COLOURS[k % len(COLOURS)], working_index(sample, threshold))
-    axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="efficiency", ylabel="purity", aspect="equal")
+    axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="efficiency", ylabel="purity")
+    axis.set_box_aspect(1)
     axis.set_title("purity and efficiency of voxels called true, mean of events")
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower left", fontsize=9, frameon=False)
