@@ -4,7 +4,7 @@ chunks.
 Layout (figures: tools/bench/shard_read.py). With the default filter a chunk holds about an eighth of an
 event, at most 16 384 rows: reading one event then decompresses little beyond it, and larger chunks compress
 no better. gzip level 1 after a byte shuffle makes files within 2 % of level 4 and reads 10 to 15 % faster;
-lzf is no faster to read and 12 % larger. Without a filter a chunk holds about one event, so that it is read
+lzf is no faster to read and 10 % larger. Without a filter a chunk holds about one event, so that it is read
 by one or two contiguous reads; what fits in the buffer is written contiguously.
 """
 
