@@ -178,7 +178,7 @@ def convolutions(args: argparse.Namespace) -> list[tuple[int, int, int]]:
 
     from hpcreco import sparse
     from hpcreco.nn.uresnet import UResNet
-    from hpcreco.sparse.maps import submanifold_map
+    from hpcreco.sparse.maps import TiledMap, submanifold_map
     from hpcreco.sparse.tensor import pack
 
     sizes = []
@@ -187,8 +187,9 @@ def convolutions(args: argparse.Namespace) -> list[tuple[int, int, int]]:
         assert isinstance(module, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv))
         x = inputs[0]
         if isinstance(module, sparse.SubmanifoldConv):
-            listed = submanifold_map(pack(x.coords), module.kernel, tiled=False)
-            pairs = sum(len(out_rows) for out_rows, _ in listed.pairs)
+            found = submanifold_map(pack(x.coords), module.kernel, tiled=True)
+            assert isinstance(found, TiledMap)
+            pairs = int((found.forth.starts[:, -1] - found.forth.starts[:, 0]).sum())
         else:
             pairs = max(len(x.features), len(output.features))
         sizes.append((pairs, module.weight.shape[1], module.weight.shape[2]))
