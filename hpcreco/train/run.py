@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 from hpcreco import experiment, parallel
 from hpcreco.config import Run
 from hpcreco.parallel.watchdog import Watchdog, abort_on_error
@@ -26,6 +28,8 @@ def train(
     """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed."""
     device = None if run.device == "auto" else run.device
     ranks = parallel.open(run.backend, world, output_dir=run.output_dir, device=device)
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
     try:
         with abort_on_error(ranks), Stop() as stop, _locked(run, ranks):
             start_log(run.output_dir, ranks.rank, verbose=verbose, rank_files=run.rank_files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
@@ -11,13 +12,17 @@ from types import FrameType
 #: exit code of a run that was asked to stop, saved and can be resumed; job scripts requeue on it
 EXIT_STOPPED = 75
 
+#: seconds within which INTs count as one: a terminal and a launcher may both deliver the same Ctrl-C
+_PATIENCE = 1.0
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stop:
     """Remembers that somebody asked for an end; the training loop looks after each step.
 
-    A first signal is remembered, the step is finished and saved; a second one acts as if hpcreco handled none.
+    A signal is remembered, the step is finished and saved. Launchers may send theirs more than once, so a repeated
+    one changes nothing; only a second Ctrl-C (INT) of an impatient user ends the process at once.
     `wall_end` is the Unix time at which the job is killed: the run stops early enough to save.
     """
 
@@ -25,6 +30,7 @@ class Stop:
         self.reason: str | None = None
         self._margin = save_margin
         self._longest_step = 0.0
+        self._interrupted = math.inf
         self._previous: dict[int, object] = {}
         end = environ.get("SLURM_JOB_END_TIME", "") or environ.get("HPCRECO_JOB_END_TIME", "")
         self.wall_end = float(end) if end.isdigit() else None
@@ -39,10 +45,13 @@ class Stop:
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.reason is not None:
+        now = time.monotonic()
+        if number == signal.SIGINT and now - self._interrupted > _PATIENCE:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        self.reason = signal.Signals(number).name
+        if number == signal.SIGINT:
+            self._interrupted = min(self._interrupted, now)
+        self.reason = self.reason or signal.Signals(number).name
 
     def step_took(self, seconds: float) -> None:
         """Note a step's duration: the time limit must leave room for a few more of them."""

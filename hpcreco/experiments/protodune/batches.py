@@ -103,7 +103,9 @@ def _group(
         if not y_types:
             return Group(x_name, x, None, "")
         if not y_type:
-            problem = f"{x_name.path}: no {' or '.join(y_types)} file beside it; --y-type none if there is no truth"
+            problem = (
+                f"{x_name.path}: no {' or '.join(y_types)} file beside it; --y-type none if there is no truth"
+            )
             return Group(x_name, x, None, "", problem)
         y = inspect(_only(members, y_type).path)
     except (RuntimeError, ValueError, OSError) as error:

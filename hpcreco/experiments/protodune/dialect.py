@@ -55,6 +55,7 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
             "experiment": "protodune",
             "output_dir": Path(written.output_dir),
             "settings": made,
+            "trains": made.sources.train is not None,
             "seed": written.seed,
             "epochs": train.n_epochs,
             "iterations": train.iterations,

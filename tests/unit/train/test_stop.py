@@ -22,14 +22,20 @@ def test_a_signal_is_remembered_and_the_old_handler_comes_back(number):
     assert signal.getsignal(number) == before
 
 
-def test_a_second_signal_ends_the_process():
+@pytest.mark.parametrize(
+    ("number", "pause", "ends"),
+    [("SIGTERM", 1.2, False), ("SIGUSR2", 0.0, False), ("SIGINT", 0.0, False), ("SIGINT", 1.2, True)],
+)
+def test_only_a_second_interrupt_after_a_while_ends_the_process(number, pause, ends):
+    """Launchers repeat TERM, and a terminal and a launcher may both deliver one Ctrl-C; a save must survive that."""
     code = (
-        "import os\nfrom hpcreco.train.stop import Stop\nwith Stop({}):\n"
-        " os.kill(os.getpid(), 15)\n print('one', flush=True)\n os.kill(os.getpid(), 15)\n print('two')"
+        "import os, signal, time\nfrom hpcreco.train.stop import Stop\nwith Stop({}) as stop:\n"
+        f" os.kill(os.getpid(), signal.{number})\n time.sleep({pause})\n os.kill(os.getpid(), signal.{number})\n"
+        " print(stop.reason)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == -signal.SIGTERM
-    assert done.stdout == "one\n"
+    assert (done.returncode == -signal.SIGINT) is ends
+    assert done.stdout == ("" if ends else f"{number}\n")
 
 
 def test_the_time_limit_leaves_room_for_steps_and_a_save():
