@@ -84,8 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if not settings.trains:
         from hpcreco.infer import infer
 
-        epoch = resume if isinstance(resume, int) else settings.start_epoch
-        return infer(settings, found, epoch=epoch)
+        return infer(settings, found, which=resume if isinstance(resume, int) else None)
     from hpcreco.train.run import train
     from hpcreco.train.start import Request
 
