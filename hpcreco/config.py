@@ -300,7 +300,6 @@ class Run(Strict):
     epochs: int | None = Field(default=None, ge=0)
     iterations: int | None = Field(default=None, ge=0)
     steps: Steps = Steps()
-    validation_steps: Steps = Steps()
     loading: Loading = Loading()
     save: Cadence = Cadence(every=1)
     validate_every: Cadence = Cadence(every=1)

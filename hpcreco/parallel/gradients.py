@@ -1,9 +1,8 @@
-"""The sum of gradients and of control flags over ranks, once per step."""
+"""The sum of gradients over ranks, once per step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
@@ -77,18 +76,3 @@ def _spread(bucket: list[Parameter], flat: Tensor) -> None:
         if parameter.grad is None:
             parameter.grad = torch.empty_like(parameter)
         parameter.grad.copy_(part.view_as(parameter))
-
-
-@dataclass(frozen=True)
-class Control:
-    """What ranks must agree on before they go on: true for all once it is true for one."""
-
-    stop: bool = False
-    non_finite: bool = False
-    save: bool = False
-    stage_over: bool = False
-
-    def reduce(self, parallel: Parallel) -> Control:
-        """The flags of all ranks together, the same on every rank."""
-        flags = parallel.sum(torch.tensor(astuple(self), dtype=torch.int64))
-        return Control(*(count > 0 for count in flags.tolist()))

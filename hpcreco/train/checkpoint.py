@@ -209,13 +209,6 @@ def prune(output_dir: Path, keep: int | None) -> None:
             item.path.unlink(missing_ok=True)
 
 
-def remove_from(output_dir: Path, after: tuple[int, float]) -> None:
-    """Delete checkpoints whose progress lies beyond `after` (see `Found.order`): they are to be made again."""
-    for item in found(output_dir):
-        if item.order > after:
-            item.path.unlink(missing_ok=True)
-
-
 # ---------------------------------------------------------------------------------------------- subtrees of a model
 
 

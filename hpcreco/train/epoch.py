@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from hpcreco import shards
 from hpcreco.config import Store
 from hpcreco.data.batch import Batch
+from hpcreco.data.plan import Share, sweep
 from hpcreco.train import checkpoint, evaluation
 from hpcreco.train.predictions import Made, YinfSink
 from hpcreco.train.session import Session
@@ -58,10 +59,9 @@ def validate(session: Session, state: TrainState, beat: Callable[[], None]) -> V
     part, run, store = session.validation, session.run, session.run.store
     assert part is not None
     began = time.monotonic()
-    files = evaluation.my_files(part, session.parallel.rank, session.parallel.size)
-    work = evaluation.shares(part, files, session.micro_budget())
+    rank, ranks, budget = session.parallel.rank, session.parallel.size, session.micro_budget()
 
-    def measure(store_batch: evaluation.Sink | None = None) -> Sums:
+    def measure(work: Sequence[Share], store_batch: evaluation.Sink | None = None) -> Sums:
         def sink(batch: Batch, outcome: Outcome, sums: Sums) -> None:
             beat()
             if store_batch is not None:
@@ -70,10 +70,11 @@ def validate(session: Session, state: TrainState, beat: Callable[[], None]) -> V
         return evaluation.evaluate(session.task, run, state.model, part, work, session.parallel.device, sink)
 
     if store is not None and state.progress.epoch % store.every_epochs == 0:
+        whole_files = evaluation.shares(part, evaluation.my_files(part, rank, ranks), budget)
         with _yinf_sink(session, state, part.index, store) as sink:
-            own = measure(sink.take)
+            own = measure(whole_files, sink.take)
     else:
-        own = measure()
+        own = measure(sweep(part.index, part.costs, rank, ranks, budget or part.largest))
     return Validation(own.total(session.parallel), time.monotonic() - began)
 
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcreco.data.plan import Step
-from hpcreco.parallel.gradients import Control
 from hpcreco.parallel.watchdog import Watchdog
 from hpcreco.train import checkpoint, epoch
 from hpcreco.train.progress import StepReport
 from hpcreco.train.session import Session
 from hpcreco.train.state import Clock, TrainState, select_trainable, set_modes
-from hpcreco.train.step import Stepper
+from hpcreco.train.step import Control, Stepper
 from hpcreco.train.stop import EXIT_STOPPED, Stop
 from hpcreco.train.summary import Rows
 from hpcreco.train.sums import Sums

@@ -14,7 +14,6 @@ from torch import nn
 
 from hpcreco import experiment, shards
 from hpcreco.config import Run
-from hpcreco.data.batch import Batch
 from hpcreco.data.dataset import EventDataset
 from hpcreco.data.loader import Loader
 from hpcreco.data.plan import Share, StepPlanner, share
@@ -152,6 +151,3 @@ class Session:
                 yield share(step, rank, ranks, self.micro_budget(), whole)
 
         return Loader(self.training.dataset, shares(), self.run.loading.workers, self.run.loading.prefetch)
-
-
-Batches = list[Batch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hpcreco.config import Run
 from hpcreco.data.batch import Batch
 from hpcreco.parallel import Parallel
-from hpcreco.parallel.gradients import Control, reduce_gradients
+from hpcreco.parallel.gradients import reduce_gradients
 from hpcreco.train.sums import Sums, reduce_together
 from hpcreco.train.task import Context, Optimization, Outcome, Stage, Task
 
@@ -23,6 +23,17 @@ class TrainingError(RuntimeError):
     exit_code = 1
     everywhere = False
     quiet = False
+
+
+@dataclass(frozen=True)
+class Control:
+    """What ranks must agree on before they go on: true for all once it is true for one.
+
+    A loss that is not finite needs no flag: it travels in the sums. Nor does a stage's end: it follows from them.
+    """
+
+    stop: bool = False
+    save: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,8 +168,7 @@ class Stepper:
         return sums, control
 
     def _agree(self, sums: Sums, flags: Control) -> Control:
-        wanted = torch.tensor([flags.stop, flags.non_finite, flags.save, flags.stage_over], dtype=torch.int64)
-        agreed = reduce_together(sums, wanted, self._parallel)
+        agreed = reduce_together(sums, torch.tensor(astuple(flags), dtype=torch.int64), self._parallel)
         return Control(*(count > 0 for count in agreed.tolist()))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from hpcreco.parallel.gradients import Control, reduce_gradients
+from hpcreco.parallel.gradients import reduce_gradients
 from hpcreco.parallel.serial import Serial
 
 
@@ -86,8 +86,3 @@ def test_one_rank_sends_nothing():
 
     part = model(1)
     reduce_gradients(part.named_parameters(), Deaf(torch.device("cpu")))
-
-
-def test_flags_of_one_rank_are_its_own():
-    for flags in (Control(), Control(stop=True), Control(save=True, stage_over=True)):
-        assert flags.reduce(Serial(torch.device("cpu"))) == flags
