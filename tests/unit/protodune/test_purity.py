@@ -50,7 +50,7 @@ def test_histograms_of_parts_add_up_to_that_of_the_whole():
 
 
 def test_points_are_those_of_scikit_learn():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of the dev extra")
     scores, truth = scored(np.random.default_rng(3))
     purity, efficiency, thresholds = metrics.precision_recall_curve(truth, scores.astype(float))
     found = curve.curve_from_histograms(curve.histogram(scores[truth]), curve.histogram(scores[~truth]))
@@ -63,7 +63,7 @@ def test_points_are_those_of_scikit_learn():
 
 
 def test_auc_is_not_the_roc_area():
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of the dev extra")
     rng = np.random.default_rng(4)
     truth = rng.random(50_000) < 0.03
     scores = np.where(truth, rng.normal(0.7, 0.1, len(truth)), rng.normal(0.5, 0.1, len(truth))).clip(0, 1)
@@ -169,7 +169,7 @@ def test_scan_is_a_cut_on_the_feature():
         called = feature >= baselines.cut_value(k)
         assert scan.purity[k] == pytest.approx(truth[called].mean())
         assert scan.efficiency[k] == pytest.approx((called & truth).sum() / truth.sum())
-    metrics = pytest.importorskip("sklearn.metrics")
+    metrics = pytest.importorskip("sklearn.metrics", reason="needs scikit-learn, of the dev extra")
     auc, break_even, cut, _, _ = scan.result()
     assert auc == pytest.approx(metrics.average_precision_score(truth, np.maximum(feature, 0)), abs=0.01)
     called = np.argsort(-feature)[: truth.sum()]
