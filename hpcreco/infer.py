@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcreco import experiment, filewise, shards, yinf
-from hpcreco.config import Run
+from hpcreco.config import ConfigError, Run
+from hpcreco.config_arguments import add_config_arguments, load_run
 from hpcreco.world import detect
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    from hpcreco.train.command import add_config_arguments
-
     parser.epilog = EPILOG
     add_config_arguments(parser)
     parser.add_argument(
@@ -50,8 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Infer as the flags say."""
-    from hpcreco.train.command import load_run
-
     settings, found = load_run(args)
     return infer(settings, found, which=args.resume, out=args.out, **filewise.options(args))
 
@@ -67,8 +64,6 @@ def infer(
     """Write yinf files of all shards of the config's validation part; returns the exit code."""
     paths = found.load("files")(run, "validation")
     if paths is None:
-        from hpcreco.config import ConfigError
-
         raise ConfigError("the config names no files to infer on (data.inference_i)")
     path, content = _checkpoint(run, which)
     folder = out or run.output_dir / (run.store.outdir if run.store else "inference")

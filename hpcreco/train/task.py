@@ -12,16 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hpcreco.config import Run
-from hpcreco.data.batch import Batch, Event
-from hpcreco.shards import Schema, Shard
-
-#: reads one event: (shard, position in it, random generator keyed by (seed, event, draw)) -> Event
-ReadEvent = Callable[[Shard, int, np.random.Generator], Event]
+from hpcreco.data.batch import Batch
+from hpcreco.data.dataset import ReadEvent
+from hpcreco.shards import Schema
 
 
 class Term(NamedTuple):
