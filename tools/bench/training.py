@@ -30,8 +30,6 @@ from hpcreco.train.run import train
 from hpcreco.train.start import Request
 from hpcreco.world import World
 
-NETWORK = {"nChannels": 8, "nStrides": 4, "reps": 1, "momentum": 0.9}
-
 
 def main() -> int:
     """Prepare data, measure, write the table and the plot."""
@@ -77,10 +75,8 @@ def prepare(folder: Path, events: int) -> None:
 
 
 def run_config(folder: Path) -> list[str]:
-    """Overrides that turn ghost3d_cpu into a run of one event a step without validation."""
-    sets = [f"model.{key}={value}" for key, value in NETWORK.items()]
+    """Overrides that turn ghost3d_cpu into a run of one event a step without validation; the network stays."""
     return [
-        *sets,
         f"output_dir={folder / 'out'}",
         f"data.data_path={folder / 'xy'}",
         "data.train_i=[1, 9999]",
