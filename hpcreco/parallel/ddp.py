@@ -100,8 +100,10 @@ class Ddp:
         os._exit(code)
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group; with MPI nobody goes on before all have left, for rank 0 hosts the others' store."""
         dist.destroy_process_group()
+        if self._mpi is not None:
+            self._mpi.barrier()
 
     def _hosted(self, tensor: Tensor) -> Tensor:
         """`tensor` as the transport can take it: contiguous, and on the CPU for gloo."""
