@@ -1,0 +1,31 @@
+"""IceCube: generator networks inside a likelihood. Names the parts and imports none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpcreco.experiment import Experiment
+
+_HERE = "hpcreco.experiments.icecube"
+
+
+def recognises(raw: Mapping[str, Any]) -> bool:
+    """Is this config in the original package's dialect: a hypothesis in `model_settings`, a data handler?"""
+    return "model_settings" in raw and "data_handler_settings" in raw
+
+
+EXPERIMENT = Experiment(
+    name="icecube",
+    summary="neutrino telescopes: generator networks trained and used inside a likelihood",
+    normalise=f"{_HERE}.dialect:normalise",
+    files=f"{_HERE}.files:find",
+    cost=f"{_HERE}.files:pulses",
+    task=f"{_HERE}.task:TASK",
+    recognises=recognises,
+    verbs={
+        verb: f"{_HERE}.{verb}"
+        for verb in ("simulate", "convert", "trafo", "export", "reconstruct", "report", "display")
+    },
+    schemas={"pulses": f"{_HERE}.pulses:PULSES", "yinf": f"{_HERE}.yinf:YINF"},
+)
