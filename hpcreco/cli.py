@@ -1,6 +1,7 @@
 """The command line: finds the verb's module, lets it parse, calls one function.
 
-A verb's module offers ``add_arguments(parser)`` and ``run(args) -> exit code``. Errors meant for the user are
+A verb's module offers ``add_arguments(parser)`` and ``run(args) -> exit code``; with ``PASSES_ON = True`` it finds what
+stands behind ``--`` in ``args.passed``. Errors meant for the user are
 exceptions with an `exit_code`; they are printed in one line, everything else keeps its traceback.
 """
 
@@ -13,13 +14,15 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcreco import __version__, experiment
+from hpcreco import __version__, experiment, leaving
 
 #: verb -> (module, one line for --help); experiments add their own or take over those marked "by experiment"
 CORE_VERBS = {
     "train": ("hpcreco.train.command", "train a network on xy shards: alone, under mpiexec or srun"),
     "infer": ("hpcreco.infer", "run a trained network over shards, one yinf file per shard"),
     "validate": ("hpcreco.validate", "check files: format, offsets, shapes, NaN, digest"),
+    "submit": ("hpcreco.slurm.submit", "send a verb to Slurm as a job, after checking that it can run"),
+    "status": ("hpcreco.slurm.status", "how a run is doing: job, epoch, rate, expected end, last error"),
     "config": ("hpcreco.show_config", "list, show or copy the configs that come with hpcreco"),
     "doctor": ("hpcreco.doctor", "what works on this machine, and what to do about what does not"),
 }
@@ -73,6 +76,8 @@ def _overview() -> str:
         "report",
         "display",
         "validate",
+        "submit",
+        "status",
         "config",
         "doctor",
     ]
@@ -137,6 +142,14 @@ def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
     )
 
 
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A verb's own arguments, and those behind ``--`` that it passes on to another."""
+    if "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run hpcreco; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -155,14 +168,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
-        return int(module.run(parser.parse_args(rest)))
+        own, passed = _split(rest) if getattr(module, "PASSES_ON", False) else (rest, [])
+        args = parser.parse_args(own, argparse.Namespace(passed=passed))
+        return leaving.agreed(int(module.run(args)))
     except Exception as error:
         code = getattr(error, "exit_code", None)
         if code is None:
             raise
         if not getattr(error, "quiet", False):  # another rank has printed it
             print(f"hpcreco: error: {error}", file=sys.stderr)
-        return int(code)
+        return leaving.refused(error, int(code))
     except KeyboardInterrupt:
         print("hpcreco: interrupted", file=sys.stderr)
         return 130

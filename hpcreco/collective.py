@@ -207,6 +207,14 @@ def connect(world: World | None = None) -> Collective:
     return Mpi(MPI.COMM_WORLD.Dup())
 
 
+def finish() -> None:
+    """End MPI on every rank, if it was begun; all ranks call this, and none of the operations above afterwards."""
+    from mpi4py import MPI
+
+    if MPI.Is_initialized() and not MPI.Is_finalized():
+        MPI.Finalize()
+
+
 def _likely_cause(world: World) -> str:
     if world.launcher == "srun":
         return "srun's --mpi does not fit this MPI, try --mpi=pmi2 (MPICH) or the one `srun --mpi=list` names"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections import Counter
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpcreco import shards
+from hpcreco import attempts, shards
 from hpcreco import world as _world
 from hpcreco.collective import Collective, connect
 from hpcreco.filewise.jobs import FilewiseError, Job, check_distinct
@@ -76,8 +77,11 @@ def run(
             "array_tasks": workers.array_count,
         }
         return _carry_out(agreed, plan, work, collective, head, first_worker, run_report or report)
-    except BaseException as error:  # also SystemExit: the other ranks would wait for this one for ever
-        if collective.size > 1 and not isinstance(error, FilewiseError):  # which all ranks raise
+    except FilewiseError as error:
+        vars(error).update(everywhere=True)
+        raise
+    except BaseException:  # also SystemExit: the other ranks would wait for this one for ever
+        if collective.size > 1:
             traceback.print_exc()
             collective.abort(1)
         raise
@@ -96,6 +100,9 @@ def _carry_out(
     started = time.time()
     if collective.rank == 0:
         shards.remove_dead(output for number in plan.mine for output in jobs[number].outputs)
+    record = _record_of_attempt(collective)
+    if record:
+        record.start(len(plan.mine) - len(plan.reasons))
     collective.barrier()
     with StopSignals() as signals:  # until the report stands: only the file in work is given up
         records = _work_through(jobs, plan, work, collective, head, first_worker, signals)
@@ -116,7 +123,26 @@ def _carry_out(
             written = write_report(report, content)
             print_summary(content, written)
             code = code or int(report is not None and written is None)
+            if record:
+                _note_end(record, code, content)
         return collective.broadcast(code)
+
+
+def _record_of_attempt(collective: Collective) -> attempts.Record | None:
+    """Where rank 0 notes its start and end, if a job script wants to know; it decides by them about requeueing."""
+    path = os.environ.get(attempts.VARIABLE)
+    return attempts.Record(Path(path), collective.size) if path and collective.rank == 0 else None
+
+
+def _note_end(record: attempts.Record, code: int, content: dict[str, Any]) -> None:
+    counts = Counter(content["counts"])
+    finished = counts["done"] + counts["skipped"]
+    if code == EXIT_STOPPED:
+        record.end("stopped", finished, ", ".join(content["stopped_by"]))
+    elif code == 0:
+        record.end("done", finished)
+    else:
+        record.end("failed", finished, f"{counts['failed']} files failed")
 
 
 def _part_of_array(jobs: list[Job], schedule: str, task: int, tasks: int, ranks: int) -> list[int]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from hpcreco import experiment, parallel
+from hpcreco import attempts, experiment, parallel
 from hpcreco.config import Run
 from hpcreco.parallel.watchdog import Watchdog, abort_on_error
 from hpcreco.train import start
@@ -16,7 +16,8 @@ from hpcreco.train.lock import RunLock
 from hpcreco.train.loop import Loop
 from hpcreco.train.progress import start_log, stop_log
 from hpcreco.train.session import Session, on_root, open_part
-from hpcreco.train.stop import Stop
+from hpcreco.train.state import TrainState
+from hpcreco.train.stop import EXIT_STOPPED, Stop
 from hpcreco.world import World
 
 LOG = logging.getLogger("hpcreco")
@@ -59,10 +60,29 @@ def _train(
             LOG.info("nothing to do: %s", state.progress.ended)
             return 0
         resumed = state.progress.step > 0
-        code = Loop(session, state, stop, watchdog, start.summaries(session, state, resumed)).run()
+        loop = Loop(session, state, stop, watchdog, start.summaries(session, state, resumed))
+        code = _recorded(loop, session, state, stop)
         if code == 0:
             LOG.info("done: %s; results in %s", state.progress.ended, run.output_dir)
         return code
+
+
+def _recorded(loop: Loop, session: Session, state: TrainState, stop: Stop) -> int:
+    """Run the loop; rank 0 notes in ``attempts.csv`` that it began and how it ended, for whoever has to requeue."""
+    if not session.root:
+        return loop.run()
+    record = attempts.Record(session.output_dir / "attempts.csv", session.parallel.size)
+    record.start(state.progress.step)
+    try:
+        code = loop.run()
+    except Exception as error:
+        record.end("failed", state.progress.step, f"{type(error).__name__}: {error}")
+        raise
+    if code == EXIT_STOPPED:
+        record.end("stopped", state.progress.step, stop.reason or "a signal to another rank")
+    else:
+        record.end("done", state.progress.step, state.progress.ended)
+    return code
 
 
 def _introduce(session: Session, model: object) -> None:

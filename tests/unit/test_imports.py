@@ -27,7 +27,14 @@ FOUNDATIONS = {
     "hpcreco.config": set(),
     "hpcreco.shards": set(),
     "hpcreco.collective": {"hpcreco.world"},
-    "hpcreco.filewise": {"hpcreco.world", "hpcreco.config", "hpcreco.shards", "hpcreco.collective"},
+    "hpcreco.attempts": set(),
+    "hpcreco.filewise": {
+        "hpcreco.world",
+        "hpcreco.config",
+        "hpcreco.shards",
+        "hpcreco.collective",
+        "hpcreco.attempts",
+    },
 }
 HEAVY = ("torch", "numba", "h5py", "matplotlib")
 #: parts of an experiment that need torch; everything else there runs on CPU nodes and laptops without it

@@ -1,0 +1,183 @@
+"""The attempts of a job: what each start and end leaves behind, and what they say about another try.
+
+A job that Slurm requeues has several attempts. Each writes a row when it starts and one when it ends by its own
+decision; a start without an end was killed. The rows are all that `decide` knows of the past, so its answer is
+the same wherever it is asked.
+
+A *step* is a training step, or a finished file of a file-wise job: what a next attempt need not do again.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+COLUMNS = ("time", "event", "job", "restart", "ranks", "step", "reason")
+#: how an attempt may end by itself; one that did not is "killed"
+ENDS = ("done", "stopped", "failed")
+#: attempts in a row that were stopped before their first step; one more would not get further
+FRUITLESS_STOPS = 3
+#: where a file-wise job under a job script writes its attempts
+VARIABLE = "HPCRECO_ATTEMPTS"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a job and how it ended: "done", "stopped", "failed", or "killed" for a start without an end.
+
+    A killed attempt's `step` is where it started: nobody knows how far it came. `job` is Slurm's job id, or
+    ARRAY_TASK, or empty outside of Slurm.
+    """
+
+    job: str
+    restart: int
+    ranks: int
+    started: float
+    from_step: int
+    outcome: str = "killed"
+    ended: float | None = None
+    step: int = 0
+    reason: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Did it end as it should: done, or asked to stop?"""
+        return self.outcome in ("done", "stopped")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to requeue a job, and why, in words for its log."""
+
+    requeue: bool
+    reason: str
+
+
+def job_of(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
+    """This process's Slurm job (or array task) and how often it was restarted; ("", 0) outside of Slurm."""
+    job = environ.get("SLURM_JOB_ID", "")
+    if "SLURM_ARRAY_TASK_ID" in environ:
+        job = f"{environ.get('SLURM_ARRAY_JOB_ID', job)}_{environ['SLURM_ARRAY_TASK_ID']}"
+    restart = environ.get("SLURM_RESTART_COUNT", "0")
+    return job, int(restart) if restart.isdigit() else 0
+
+
+class Record:
+    """Writes the rows of one attempt to `path`; every row is on disk when its method returns."""
+
+    def __init__(self, path: Path, ranks: int, environ: Mapping[str, str] = os.environ) -> None:
+        self.path = path
+        self._ranks = ranks
+        self._job, self._restart = job_of(environ)
+
+    def start(self, step: int) -> None:
+        """The attempt begins with `step` steps behind it."""
+        self._append("start", step, "")
+
+    def end(self, outcome: str, step: int, reason: str = "") -> None:
+        """The attempt ends by its own decision, after `step` steps."""
+        self._append(outcome, step, reason)
+
+    def _append(self, event: str, step: int, reason: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        one_line = " ".join(reason.split())
+        row = (now, event, self._job, self._restart, self._ranks, step, one_line)
+        fresh = not self.path.is_file() or self.path.stat().st_size == 0
+        with open(self.path, "a") as stream:
+            if fresh:
+                stream.write("\t".join(COLUMNS) + "\n")
+            stream.write("\t".join(map(str, row)) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def read(path: Path) -> list[Attempt]:
+    """The attempts in `path`, oldest first; none when there is no such file. A torn last line is passed over."""
+    try:
+        with open(path, newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except FileNotFoundError:
+        return []
+    attempts: list[Attempt] = []
+    for row in rows:
+        if row["reason"] is None or not (row["step"] or "").isdigit():
+            continue
+        step, moment = int(row["step"]), _seconds(row["time"])
+        if row["event"] == "start":
+            attempts.append(
+                Attempt(row["job"], int(row["restart"]), int(row["ranks"]), moment, step, step=step)
+            )
+        elif row["event"] in ENDS and attempts:
+            attempts[-1] = replace(
+                attempts[-1], outcome=row["event"], ended=moment, step=step, reason=row["reason"]
+            )
+    return attempts
+
+
+def _seconds(text: str) -> float:
+    return time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
+
+
+def decide(code: int, attempts: Sequence[Attempt], restart: int, *, by_file: bool = False) -> Decision:
+    """Whether a job that has just ended with exit code `code` in its `restart`-th restart should be requeued.
+
+    `attempts` are this job's, oldest first. `by_file`: a file-wise job, whose failed files fail again.
+    Whatever the history, no two attempts in a row fail without a step gained in between, so no job loops.
+    """
+    if code == 0:
+        return Decision(False, "it is done")
+    if code == 2:
+        return Decision(False, "wrong usage or config; another try would end the same way")
+    history = [_of_restart(attempts, number) for number in range(restart + 1)]
+    last, before = history[-1], history[-2] if restart else None
+    if last is None:
+        return _never_began(code, before, restart)
+    if last.outcome == "done":
+        return Decision(False, f"it is done, though it ended with exit code {code}")
+    if last.outcome == "stopped":
+        return _after_stop(history, last)
+    if last.outcome == "failed" and by_file:
+        return Decision(False, f"files failed and would fail again ({last.reason})")
+    what = f"{last.outcome} at step {last.step}" if last.outcome == "failed" else "killed"
+    if before is not None and not before.succeeded and _same_place(before, last):
+        told = f": {last.reason}" if last.reason else ""
+        return Decision(
+            False, f"two attempts in a row were lost after step {last.step} and nothing was gained{told}"
+        )
+    return Decision(True, f"{what}; trying once more from the last checkpoint or finished file")
+
+
+def _of_restart(attempts: Sequence[Attempt], restart: int) -> Attempt | None:
+    """The last attempt of that restart, None if it was lost before it could write a row."""
+    return next((attempt for attempt in reversed(attempts) if attempt.restart == restart), None)
+
+
+def _never_began(code: int, before: Attempt | None, restart: int) -> Decision:
+    if code < 128 and code != 75:
+        return Decision(False, f"it refused to begin (exit code {code}); its message is above")
+    if restart and (before is None or not before.succeeded):
+        return Decision(False, "two attempts in a row were lost, this one before it began")
+    return Decision(True, "killed before it began; trying once more")
+
+
+def _after_stop(history: Sequence[Attempt | None], last: Attempt) -> Decision:
+    recent = history[-FRUITLESS_STOPS:]
+    fruitless = [a for a in recent if a is not None and a.outcome == "stopped" and a.step == a.from_step]
+    if len(fruitless) == FRUITLESS_STOPS:
+        return Decision(
+            False,
+            f"stopped {FRUITLESS_STOPS} times in a row before a single step was done (step {last.step}); "
+            "ask for more time",
+        )
+    return Decision(True, f"stopped by {last.reason or 'request'} at step {last.step}; going on")
+
+
+def _same_place(a: Attempt, b: Attempt) -> bool:
+    """Did two lost attempts come equally far: from the same saved step, or to the same failing one?"""
+    both_failed = a.outcome == b.outcome == "failed"
+    return a.from_step == b.from_step or (both_failed and a.step == b.step)

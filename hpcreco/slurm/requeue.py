@@ -1,0 +1,42 @@
+"""Whether a job that has just ended tries again: what job scripts ask through ``hpcreco status --requeue CODE``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpcreco import attempts, config
+
+#: exit codes of the question itself: yes, and no
+YES, NO = 75, 0
+
+
+def question(code: int, command: Sequence[str], environ: Mapping[str, str] = os.environ) -> attempts.Decision:
+    """The answer for this job, of which srun returned `code` and whose ranks ran ``hpcreco COMMAND``."""
+    job, restart = attempts.job_of(environ)
+    by_file = Path(environ.get(attempts.VARIABLE, ""))
+    if by_file.is_file():
+        rows, filewise = attempts.read(by_file), True
+    else:
+        filewise = command[:1] != ["train"]
+        rows = [] if filewise else attempts.read(output_dir(command[1:]) / "attempts.csv")
+    return attempts.decide(code, [row for row in rows if row.job == job], restart, by_file=filewise)
+
+
+def output_dir(arguments: Sequence[str]) -> Path:
+    """Where ``hpcreco train ARGUMENTS`` writes."""
+    from hpcreco.train.command import add_arguments
+
+    parser = argparse.ArgumentParser(prog="hpcreco train")
+    add_arguments(parser)
+    args = parser.parse_args(arguments)
+    return Path(config.load(args.config, args.set)["output_dir"])
+
+
+def run(code: int, command: Sequence[str]) -> int:
+    """Print the answer's reason; returns 75 for yes, 0 for no."""
+    answer = question(code, command)
+    print(f"hpcreco: {answer.reason}", flush=True)
+    return YES if answer.requeue else NO
