@@ -107,7 +107,7 @@ def read(path: Path) -> list[Attempt]:
     for row in rows:
         if row["reason"] is None or not (row["step"] or "").isdigit():
             continue
-        step, moment = int(row["step"]), _seconds(row["time"])
+        step, moment = int(row["step"]), seconds(row["time"])
         if row["event"] == "start":
             attempts.append(
                 Attempt(row["job"], int(row["restart"]), int(row["ranks"]), moment, step, step=step)
@@ -119,7 +119,8 @@ def read(path: Path) -> list[Attempt]:
     return attempts
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """Unix time of a row's time."""
     return time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
 
 

@@ -38,6 +38,16 @@ trap : TERM USR1 USR2
 
 say() { printf 'hpcreco: %s: %s\n' "$(date '+%F %T')" "$*"; }
 
+# cancelled JOB: whether Slurm is ending the job already, for another reason than its time limit. Then somebody wants it
+# gone (scancel), or Slurm requeues it itself; in the grace time before a preemption the job still runs.
+cancelled() {
+    case $(scontrol --oneliner show job "$1" 2>&1) in
+    *JobState=COMPLETING*Reason=TimeLimit* | *JobState=TIMEOUT*) return 1 ;;
+    *JobState=COMPLETING* | *JobState=CANCELLED*) return 0 ;;
+    *) return 1 ;;
+    esac
+}
+
 # launch VERB ARGUMENT...: runs it on every task of the job, then ends the job, or requeues it.
 launch() {
     local job=$SLURM_JOB_ID code decision
@@ -52,10 +62,13 @@ launch() {
     fi
     "${inside[@]}" hpcreco status --requeue "$code" -- "$@"
     decision=$? # 75 requeue, 0 leave it; anything else: it could not tell
-    if [ $decision = 75 ] || { [ $decision != 0 ] && [ "$code" = 75 ]; }; then
+    if cancelled "$job"; then
+        say "exit code $code; cancelled, or requeued by Slurm itself"
+    elif [ $decision = 75 ] || { [ $decision != 0 ] && [ "$code" = 75 ]; }; then
         say "exit code $code, requeueing"
         scontrol requeue "$job" && exec sleep 60 # until Slurm ends this shell
+    else
+        say "exit code $code, not requeued"
     fi
-    say "exit code $code, not requeued"
     exit "$code"
 }

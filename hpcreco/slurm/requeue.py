@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,13 +26,17 @@ def question(code: int, command: Sequence[str], environ: Mapping[str, str] = os.
     return attempts.decide(code, [row for row in rows if row.job == job], restart, by_file=filewise)
 
 
+def parse(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments of ``hpcreco train`` or ``hpcreco infer`` as these read them."""
+    command = importlib.import_module({"train": "hpcreco.train.command", "infer": "hpcreco.infer"}[verb])
+    parser = argparse.ArgumentParser(prog=f"hpcreco {verb}")
+    command.add_arguments(parser)
+    return parser.parse_args(list(arguments))
+
+
 def output_dir(arguments: Sequence[str]) -> Path:
     """Where ``hpcreco train ARGUMENTS`` writes."""
-    from hpcreco.train.command import add_arguments
-
-    parser = argparse.ArgumentParser(prog="hpcreco train")
-    add_arguments(parser)
-    args = parser.parse_args(arguments)
+    args = parse("train", arguments)
     return Path(config.load(args.config, args.set)["output_dir"])
 
 

@@ -18,6 +18,8 @@ VERBS = [
     "convert",
     "config",
     "doctor",
+    "submit",
+    "status",
 ]
 
 
