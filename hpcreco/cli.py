@@ -14,7 +14,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpcreco import __version__, experiment, leaving
+from hpcreco import __version__, caches, experiment, leaving
 
 #: verb -> (module, one line for --help); experiments add their own or take over those marked "by experiment"
 CORE_VERBS = {
@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"hpcreco {__version__}")
         return 0
+    caches.settle()
     try:
         program, module_name, rest = _find_module(arguments)
         module = importlib.import_module(module_name)
