@@ -3,9 +3,9 @@
     .venv/bin/python tools/engines/build.py horovod
     .venv/bin/python tools/engines/build.py minkowski --wheel-only
 
-A wheel is built once per torch, Python, MPI, machine type and patch list, in a throw-away directory, and kept below
-$XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine also
-OpenBLAS's headers.
+A wheel is built once per torch, Python, MPI, C library, machine type and patch list, in a throw-away directory, and
+kept below $XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine
+also OpenBLAS's headers.
 """
 
 from __future__ import annotations
@@ -121,6 +121,7 @@ def cache_folder(engine: Engine) -> Path:
         f"torch-{metadata.version('torch')}",
         f"py{sys.version_info.major}.{sys.version_info.minor}",
         *([mpi_identity()] if engine.links_mpi else []),
+        "".join(platform.libc_ver()),  # an image may share the cache with a host whose libraries are newer
         platform.machine(),
         hashlib.sha256(recipe.encode()).hexdigest()[:8],
     ]
@@ -253,9 +254,18 @@ def main() -> int:
     parser.add_argument(
         "--wheel-only", action="store_true", help="build into the cache and print the wheel's path"
     )
+    parser.add_argument(
+        "--from-cache", action="store_true", help="exit code 1 instead of building what the cache lacks"
+    )
+    parser.add_argument("--source", type=Path, metavar="DIR", help="only bring the engine's source into DIR")
     arguments = parser.parse_args()
     engine = ENGINES[arguments.engine]()
+    if arguments.source:
+        sources.fetch(engine.package, engine.version, engine.sha256, arguments.source)
+        return 0
     folder = cache_folder(engine)
+    if arguments.from_cache and cached(folder) is None:
+        return 1
     with locked(folder):
         wheel = cached(folder) or build(engine, folder)
     if arguments.wheel_only:
