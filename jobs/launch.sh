@@ -33,6 +33,9 @@ esac
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 # A rank that leaves gives the others a minute; hpcreco relies on it to report the exit code that all agreed on.
 export SLURM_WAIT=60
+# When the time is over: training stops and saves by itself shortly before, should the warning signal not reach it.
+: "${SLURM_JOB_END_TIME:=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)" +%s 2>/dev/null)}"
+export SLURM_JOB_END_TIME
 # Slurm may signal this shell as well as the ranks: it must live until srun has returned.
 trap : TERM USR1 USR2
 
