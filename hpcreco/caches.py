@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def settle(environment: MutableMapping[str, str] = os.environ, package: Path = Path(__file__).parent) -> None:
-    """Points ``NUMBA_CACHE_DIR`` and ``HOME`` into ``$TMPDIR`` (default /tmp) where they would be of no use as they are.
+    """Points ``NUMBA_CACHE_DIR`` and ``HOME`` into ``$TMPDIR`` (default /tmp) where they would be of no use.
 
     numba's cache goes there when ``package`` is read-only (its next choice, the home, is shared by all nodes of a
     cluster) and nothing is set; the home when it is missing or cannot be written.
