@@ -10,8 +10,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Generator
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from hpcreco.world import World, WorldError
 
 _REQUEST, _REPLY = 71, 72  # message tags of `take`, on a communicator of its own
 _POLL_SECONDS = 0.002
+T = TypeVar("T")
 
 
 class Collective(Protocol):
@@ -198,13 +200,39 @@ def connect(world: World | None = None) -> Collective:
     if world.launcher == "torchrun":
         raise WorldError(f"{promised} starts no MPI; start file-wise work with mpiexec or srun")
     try:
-        from mpi4py import MPI
+        MPI = _mpi(world, promised)
     except (ImportError, RuntimeError) as error:
+        if isinstance(error, WorldError):
+            raise
         raise WorldError(f"{promised} mpi4py does not load ({error}); see `hpcreco doctor`") from error
     real = MPI.COMM_WORLD.Get_size()
     if real != world.size:
-        raise WorldError(f"{promised} MPI sees {real}: {_likely_cause(world)}")
+        raise _refusal(world, f"{promised} MPI sees {real}: {_likely_cause(world)}")
     return Mpi(MPI.COMM_WORLD.Dup())
+
+
+def on_root(rank: int, broadcast: Callable[[Any], Any], work: Callable[[], T]) -> T:
+    """Let rank 0 do `work` and give everyone its result; an error of rank 0 is raised on every rank.
+
+    `broadcast` sends rank 0's object to all. On the other ranks the error is marked `quiet`, so that it is printed once.
+    """
+    result: Any = None
+    error: Exception | None = None
+    if rank == 0:
+        try:
+            result = work()
+        except Exception as caught:  # noqa: BLE001  (raised again on every rank)
+            error = caught
+    try:
+        result, error = broadcast((result, error))
+    except Exception:
+        if error is None:
+            raise
+        raise error from None  # an error that cannot be sent: rank 0 raises it, the launcher ends the others
+    if error is not None:
+        vars(error).update(quiet=rank != 0, everywhere=True)
+        raise error
+    return result  # type: ignore[no-any-return]
 
 
 def finish() -> None:
@@ -215,7 +243,42 @@ def finish() -> None:
         MPI.Finalize()
 
 
+def _mpi(world: World, promised: str) -> Any:
+    """mpi4py's MPI, begun. What MPI_Init would end the process for, with a page of its own words, is refused before."""
+    import mpi4py
+
+    if not _world.only_pmix():
+        from mpi4py import MPI
+
+        return MPI
+    mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+    from mpi4py import MPI
+
+    if not MPI.Is_initialized():
+        if MPI.Get_library_version().startswith("MPICH") and not _speaks_pmix():
+            raise _refusal(
+                world, f"{promised} speaks PMIx, which this MPICH does not: {_likely_cause(world)}"
+            )
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    return MPI
+
+
+def _speaks_pmix() -> bool:
+    """Whether the MPI library brought a PMIx client with it into this process."""
+    try:
+        return "libpmix" in Path("/proc/self/maps").read_text()
+    except OSError:  # nobody can tell: MPI_Init will
+        return True
+
+
+def _refusal(world: World, message: str) -> WorldError:
+    """An error that every rank raises and rank 0 alone says."""
+    error = WorldError(message)
+    vars(error).update(everywhere=True, quiet=world.rank != 0)
+    return error
+
+
 def _likely_cause(world: World) -> str:
     if world.launcher == "srun":
-        return "srun's --mpi does not fit this MPI, try --mpi=pmi2 (MPICH) or the one `srun --mpi=list` names"
+        return "write srun --mpi=pmi2 (for MPICH; another MPI may want another that `srun --mpi=list` names)"
     return "this mpiexec belongs to another MPI than mpi4py's, use the one of the same environment"

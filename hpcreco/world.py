@@ -91,6 +91,11 @@ def workers(environ: Mapping[str, str] = os.environ) -> Workers:
     return Workers(array_index * world.size + world.rank, array_count * world.size, array_index, array_count)
 
 
+def only_pmix(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the launcher speaks PMIx alone (`srun --mpi=pmix`), which an MPI without it cannot start under."""
+    return "PMIX_RANK" in environ and "PMI_RANK" not in environ
+
+
 def _from_pmi(environ: Mapping[str, str]) -> World:
     hydra = "MPI_LOCALRANKID" in environ  # set by MPICH's mpiexec, not by `srun --mpi=pmi2`
     slurm_step = not hydra and "SLURM_LOCALID" in environ

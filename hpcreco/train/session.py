@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hpcreco import experiment, shards
+from hpcreco import collective, experiment, shards
 from hpcreco.config import Run
 from hpcreco.data.dataset import EventDataset
 from hpcreco.data.loader import Loader
@@ -26,27 +26,8 @@ T = TypeVar("T")
 
 
 def on_root(parallel: Parallel, work: Callable[[], T]) -> T:
-    """Let rank 0 do `work` and give everyone its result; an error of rank 0 is raised on every rank.
-
-    On the other ranks the error is marked `quiet`, so that it is printed once.
-    """
-    result: Any = None
-    error: Exception | None = None
-    if parallel.rank == 0:
-        try:
-            result = work()
-        except Exception as caught:  # noqa: BLE001  (raised again on every rank)
-            error = caught
-    try:
-        result, error = parallel.broadcast_object((result, error))
-    except Exception:
-        if error is None:
-            raise
-        raise error from None  # an error that cannot be sent: rank 0 raises it, the launcher ends the others
-    if error is not None:
-        vars(error).update(quiet=parallel.rank != 0, everywhere=True)
-        raise error
-    return result  # type: ignore[no-any-return]
+    """Let rank 0 do `work` and give everyone its result, or its error; see `collective.on_root`."""
+    return collective.on_root(parallel.rank, parallel.broadcast_object, work)
 
 
 @dataclass(frozen=True)

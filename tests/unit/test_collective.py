@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,16 +39,62 @@ def test_torchrun_starts_no_mpi():
         connect(World(0, 2, 0, 2, "torchrun"))
 
 
-@pytest.mark.parametrize(("launcher", "cause"), [("srun", "--mpi"), ("mpiexec", "another MPI")])
-def test_a_broken_promise_is_one_sentence_with_its_cause(launcher, cause, monkeypatch):
-    """What really happens with a wrong --mpi: each process comes up as a world of one."""
+@pytest.fixture
+def mpi(monkeypatch):
+    """``mpi(size=, version=)`` puts a pretended MPI in the place of mpi4py's; it lists what was called."""
     mpi4py = pytest.importorskip("mpi4py")
-    fake = type("MPI", (), {"COMM_WORLD": type("Comm", (), {"Get_size": staticmethod(lambda: 1)})})
-    monkeypatch.setattr(mpi4py, "MPI", fake, raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "mpi4py.MPI", fake)
+
+    def pretend(size: int, version: str) -> list[str]:
+        called: list[str] = []
+        fake = SimpleNamespace(
+            THREAD_MULTIPLE=3,
+            COMM_WORLD=SimpleNamespace(Get_size=lambda: size),
+            Get_library_version=lambda: version,
+            Is_initialized=lambda: False,
+            Init_thread=lambda required: called.append("Init_thread"),
+        )
+        monkeypatch.setattr(mpi4py, "MPI", fake, raising=False)
+        monkeypatch.setitem(sys.modules, "mpi4py.MPI", fake)
+        monkeypatch.setattr(mpi4py.rc, "initialize", True)
+        monkeypatch.setattr(mpi4py.rc, "finalize", None)
+        return called
+
+    return pretend
+
+
+@pytest.mark.parametrize(("launcher", "cause"), [("srun", "--mpi=pmi2"), ("mpiexec", "another MPI")])
+def test_a_broken_promise_is_one_sentence_with_its_cause(launcher, cause, mpi):
+    """What really happens with a wrong --mpi: each process comes up as a world of one."""
+    mpi(1, "MPICH Version: 5")
     with pytest.raises(WorldError, match=cause) as caught:
         connect(World(0, 5, 0, 1, launcher))
     message = str(caught.value)
     assert "promised 5" in message
     assert "sees 1" in message
     assert "\n" not in message
+
+
+def test_what_all_ranks_refuse_rank_0_says(mpi):
+    mpi(1, "MPICH Version: 5")
+    for rank in range(3):
+        with pytest.raises(WorldError) as caught:
+            connect(World(rank, 3, 0, 1, "srun"))
+        assert caught.value.everywhere
+        assert caught.value.quiet == (rank != 0)
+
+
+def test_pmix_is_refused_before_mpich_aborts(mpi, monkeypatch):
+    called = mpi(5, "MPICH Version: 5")
+    monkeypatch.setenv("PMIX_RANK", "0")
+    with pytest.raises(WorldError, match="speaks PMIx.*--mpi=pmi2"):
+        connect(World(0, 5, 0, 1, "srun"))
+    assert not called
+
+
+@pytest.mark.parametrize("version", ["Open MPI v4.1.4", "MPI VERSION : CRAY MPICH version 8.1"])
+def test_pmix_is_for_other_mpis_to_judge(mpi, monkeypatch, version):
+    called = mpi(1, version)
+    monkeypatch.setenv("PMIX_RANK", "0")
+    with pytest.raises(WorldError, match="sees 1"):  # so the size was looked at
+        connect(World(0, 5, 0, 1, "srun"))
+    assert called == ["Init_thread"]

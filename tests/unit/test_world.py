@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpcreco.world import World, WorldError, detect, workers
+from hpcreco.world import World, WorldError, detect, only_pmix, workers
 
 ranks = st.integers(1, 64).flatmap(lambda size: st.tuples(st.integers(0, size - 1), st.just(size)))
 
@@ -79,6 +79,13 @@ def test_pmi2_under_srun_takes_the_place_on_the_node_from_slurm():
 
 def test_world_size_exported_by_a_job_script_takes_the_rank_from_the_step():
     assert detect(slurm(5, 11) | {"WORLD_SIZE": "11"}) == World(5, 11, 1, 3, "srun")
+
+
+def test_pmix_counts_where_nothing_older_is_offered():
+    pmix = slurm(1, 2) | {"PMIX_RANK": "1"}
+    assert only_pmix(pmix)
+    assert not only_pmix(pmix | {"PMI_RANK": "1", "PMI_SIZE": "2"})
+    assert not only_pmix(slurm(1, 2) | {"PMIX_MCA_gds": "hash"})  # a setting that a site recommends
 
 
 @pytest.mark.parametrize(

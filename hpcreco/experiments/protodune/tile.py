@@ -131,12 +131,14 @@ def run(args: argparse.Namespace) -> int:
     folder = output_folder(args.output)
     writer = _writer(args)
     ranks = collective.connect()
-    planned: list[Batch] | None = None
-    if ranks.rank == 0:
+
+    def plan() -> list[Batch]:
         planned = _plan(args, folder)
         if not args.dry_run:
             _remove(batches.leftovers(planned, folder))
-    by_key = {batch.key: batch for batch in ranks.broadcast(planned)}
+        return planned
+
+    by_key = {batch.key: batch for batch in collective.on_root(ranks.rank, ranks.broadcast, plan)}
     jobs = [_job(batch, writer) for batch in by_key.values()]
     return filewise.run(
         jobs,
