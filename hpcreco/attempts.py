@@ -19,8 +19,8 @@ from pathlib import Path
 COLUMNS = ("time", "event", "job", "restart", "ranks", "step", "reason")
 #: how an attempt may end by itself; one that did not is "killed"
 ENDS = ("done", "stopped", "failed")
-#: attempts in a row that were stopped before their first step; one more would not get further
-FRUITLESS_STOPS = 3
+#: attempts in a row that gained no step; one more would not get further
+FRUITLESS = 3
 #: where a file-wise job under a job script writes its attempts
 VARIABLE = "HPCRECO_ATTEMPTS"
 
@@ -136,20 +136,24 @@ def decide(code: int, attempts: Sequence[Attempt], restart: int, *, by_file: boo
         return Decision(False, "wrong usage or config; another try would end the same way")
     history = [_of_restart(attempts, number) for number in range(restart + 1)]
     last, before = history[-1], history[-2] if restart else None
+    if last is not None and last.outcome == "done":
+        return Decision(False, f"it is done, though it ended with exit code {code}")
+    if last is not None and last.outcome == "failed" and by_file:
+        return Decision(False, f"files failed and would fail again ({last.reason})")
+    if _fruitless(history) >= FRUITLESS:
+        return Decision(
+            False, f"{FRUITLESS} attempts in a row gained no step; if they were stopped, ask for more time"
+        )
     if last is None:
         return _never_began(code, before, restart)
-    if last.outcome == "done":
-        return Decision(False, f"it is done, though it ended with exit code {code}")
     if last.outcome == "stopped":
-        return _after_stop(history, last)
-    if last.outcome == "failed" and by_file:
-        return Decision(False, f"files failed and would fail again ({last.reason})")
-    what = f"{last.outcome} at step {last.step}" if last.outcome == "failed" else "killed"
+        return Decision(True, f"stopped by {last.reason or 'request'} at step {last.step}; going on")
     if before is not None and not before.succeeded and _same_place(before, last):
         told = f": {last.reason}" if last.reason else ""
         return Decision(
-            False, f"two attempts in a row were lost after step {last.step} and nothing was gained{told}"
+            False, f"two attempts in a row were lost at step {last.step} and nothing was gained{told}"
         )
+    what = f"failed at step {last.step}" if last.outcome == "failed" else "killed"
     return Decision(True, f"{what}; trying once more from the last checkpoint or finished file")
 
 
@@ -166,16 +170,16 @@ def _never_began(code: int, before: Attempt | None, restart: int) -> Decision:
     return Decision(True, "killed before it began; trying once more")
 
 
-def _after_stop(history: Sequence[Attempt | None], last: Attempt) -> Decision:
-    recent = history[-FRUITLESS_STOPS:]
-    fruitless = [a for a in recent if a is not None and a.outcome == "stopped" and a.step == a.from_step]
-    if len(fruitless) == FRUITLESS_STOPS:
-        return Decision(
-            False,
-            f"stopped {FRUITLESS_STOPS} times in a row before a single step was done (step {last.step}); "
-            "ask for more time",
-        )
-    return Decision(True, f"stopped by {last.reason or 'request'} at step {last.step}; going on")
+def _fruitless(history: Sequence[Attempt | None]) -> int:
+    """How many of the last attempts in a row gained no step, however they ended."""
+    count, place = 0, None
+    for attempt in reversed(history):
+        if attempt is not None:
+            place = attempt.from_step if place is None else place
+            if attempt.from_step != place or (attempt.outcome == "stopped" and attempt.step > place):
+                break
+        count += 1
+    return count
 
 
 def _same_place(a: Attempt, b: Attempt) -> bool:

@@ -87,11 +87,8 @@ def look(
     steps = int(sum(float(row.get("steps") or 0) for row in rows))
     state = _state(folder, job, tried, now())
     epoch = int(last["epoch"]) if last else None
-    left = (
-        seconds_left(speed, settings, -1 if epoch is None else epoch, steps)
-        if speed and state != "done"
-        else None
-    )
+    over = 0 if epoch is None else epoch + 1
+    left = seconds_left(speed, settings, over, steps) if speed and state != "done" else None
     since_row = now() - (folder / "summaries.csv").stat().st_mtime if last else 0.0
     end = now() + max(0.0, left - since_row) if left is not None and state == "training" else None
     return Progress(

@@ -54,11 +54,11 @@ def options_in(path: Path) -> list[str]:
 def value_of(name: str, words: list[str], short: str = "") -> str | None:
     """The last value of option `name` among `words`: ``--name=value``, ``--name value``, or short ``-n value``."""
     found = None
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for number, word in enumerate(words):
         if word.startswith(f"{name}="):
             found = word.partition("=")[2]
-        elif word in (name, short):
-            found = following
+        elif word in (name, short) and number + 1 < len(words):
+            found = words[number + 1]
         elif short and word.startswith(short) and not word.startswith("--"):
             found = word[len(short) :]
     return found
