@@ -214,7 +214,7 @@ def connect(world: World | None = None) -> Collective:
 def on_root(rank: int, broadcast: Callable[[Any], Any], work: Callable[[], T]) -> T:
     """Let rank 0 do `work` and give everyone its result; an error of rank 0 is raised on every rank.
 
-    `broadcast` sends rank 0's object to all. On the other ranks the error is marked `quiet`, so that it is printed once.
+    `broadcast` sends rank 0's object to all. On the other ranks the error is marked `quiet`: it is printed once.
     """
     result: Any = None
     error: Exception | None = None
