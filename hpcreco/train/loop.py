@@ -197,7 +197,7 @@ class Loop:
             self._save()
         else:
             self._save_missing_epoch()
-        reason = self.stop.reason or "another rank was asked to stop"
+        reason = self.stop.reason or "a request to another rank"
         LOG.info("stopped by %s after step %d; continue with --resume", reason, self.state.progress.step)
 
     def _save_missing_epoch(self) -> None:

@@ -79,7 +79,7 @@ def _recorded(loop: Loop, session: Session, state: TrainState, stop: Stop) -> in
         record.end("failed", state.progress.step, f"{type(error).__name__}: {error}")
         raise
     if code == EXIT_STOPPED:
-        record.end("stopped", state.progress.step, stop.reason or "a signal to another rank")
+        record.end("stopped", state.progress.step, stop.reason or "a request to another rank")
     else:
         record.end("done", state.progress.step, state.progress.ended)
     return code

@@ -29,6 +29,7 @@ class Stop:
     def __init__(self, environ: Mapping[str, str] = os.environ, save_margin: float = 30.0) -> None:
         self.reason: str | None = None
         self._margin = save_margin
+        self._steps = 0
         self._longest_step = 0.0
         self._interrupted = math.inf
         self._previous: dict[int, object] = {}
@@ -54,8 +55,13 @@ class Stop:
         self.reason = self.reason or signal.Signals(number).name
 
     def step_took(self, seconds: float) -> None:
-        """Note a step's duration: the time limit must leave room for a few more of them."""
-        self._longest_step = max(self._longest_step, seconds)
+        """Note a step's duration: the time limit must leave room for a few more of them.
+
+        The first compiles kernels, minutes on busy nodes, and says nothing of those that follow.
+        """
+        self._steps += 1
+        if self._steps > 1:
+            self._longest_step = max(self._longest_step, seconds)
 
     def requested(self) -> bool:
         """Has a signal come, or is the job's time nearly over?"""
