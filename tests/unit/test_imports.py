@@ -38,7 +38,7 @@ FOUNDATIONS = {
 }
 HEAVY = ("torch", "numba", "h5py", "matplotlib")
 #: parts of an experiment that need torch; everything else there runs on CPU nodes and laptops without it
-WITH_TORCH = {"task", "model", "dataset", "sparse", "networks"}
+WITH_TORCH = {"task", "model", "dataset", "sparse", "networks", "sources", "observe"}
 
 
 class Import(NamedTuple):

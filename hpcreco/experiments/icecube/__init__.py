@@ -27,5 +27,9 @@ EXPERIMENT = Experiment(
         verb: f"{_HERE}.{verb}"
         for verb in ("simulate", "convert", "trafo", "export", "reconstruct", "report", "display")
     },
-    schemas={"pulses": f"{_HERE}.pulses:PULSES", "yinf": f"{_HERE}.yinf:YINF"},
+    schemas={
+        "pulses": f"{_HERE}.pulses:PULSES",
+        "detector": f"{_HERE}.detector:DETECTOR",
+        "yinf": f"{_HERE}.yinf:YINF",
+    },
 )

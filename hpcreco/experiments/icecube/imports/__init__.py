@@ -1,0 +1,1 @@
+"""Files of other programs, read as the events of a pulses shard."""

@@ -1,0 +1,1 @@
+"""Simulated events, a function of (seed, event number) alone."""
