@@ -42,6 +42,7 @@ class Attempt:
     ended: float | None = None
     step: int = 0
     reason: str = ""
+    resumed: str = ""  # the checkpoint it went on from
 
     @property
     def succeeded(self) -> bool:
@@ -74,9 +75,9 @@ class Record:
         self._ranks = ranks
         self._job, self._restart = job_of(environ)
 
-    def start(self, step: int) -> None:
-        """The attempt begins with `step` steps behind it."""
-        self._append("start", step, "")
+    def start(self, step: int, resumed: str = "") -> None:
+        """The attempt begins with `step` steps behind it, going on from the checkpoint `resumed`."""
+        self._append("start", step, resumed)
 
     def end(self, outcome: str, step: int, reason: str = "") -> None:
         """The attempt ends by its own decision, after `step` steps."""
@@ -110,7 +111,15 @@ def read(path: Path) -> list[Attempt]:
         step, moment = int(row["step"]), seconds(row["time"])
         if row["event"] == "start":
             attempts.append(
-                Attempt(row["job"], int(row["restart"]), int(row["ranks"]), moment, step, step=step)
+                Attempt(
+                    row["job"],
+                    int(row["restart"]),
+                    int(row["ranks"]),
+                    moment,
+                    step,
+                    step=step,
+                    resumed=row["reason"],
+                )
             )
         elif row["event"] in ENDS and attempts:
             attempts[-1] = replace(
@@ -119,15 +128,31 @@ def read(path: Path) -> list[Attempt]:
     return attempts
 
 
+def newest_checkpoint(output_dir: Path) -> str:
+    """Name of the checkpoint that a run would go on from; empty when it has none."""
+    try:
+        return (output_dir / "checkpoints" / "latest").read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
 def seconds(text: str) -> float:
     """Unix time of a row's time."""
     return time.mktime(time.strptime(text[:19], "%Y-%m-%dT%H:%M:%S"))
 
 
-def decide(code: int, attempts: Sequence[Attempt], restart: int, *, by_file: bool = False) -> Decision:
+def decide(
+    code: int,
+    attempts: Sequence[Attempt],
+    restart: int,
+    *,
+    by_file: bool = False,
+    gained: bool | None = None,
+) -> Decision:
     """Whether a job that has just ended with exit code `code` in its `restart`-th restart should be requeued.
 
-    `attempts` are this job's, oldest first. `by_file`: a file-wise job, whose failed files fail again.
+    `attempts` are this job's, oldest first. `by_file`: a file-wise job, whose failed files fail again. `gained`:
+    whether the last attempt saved anything that was not there before, if that is known.
     Whatever the history, no two attempts in a row fail without a step gained in between, so no job loops.
     """
     if code == 0:
@@ -140,7 +165,7 @@ def decide(code: int, attempts: Sequence[Attempt], restart: int, *, by_file: boo
         return Decision(False, f"it is done, though it ended with exit code {code}")
     if last is not None and last.outcome == "failed" and by_file:
         return Decision(False, f"files failed and would fail again ({last.reason})")
-    if _fruitless(history) >= FRUITLESS:
+    if not gained and _fruitless(history) >= FRUITLESS:
         return Decision(
             False, f"{FRUITLESS} attempts in a row gained no step; if they were stopped, ask for more time"
         )
@@ -148,7 +173,7 @@ def decide(code: int, attempts: Sequence[Attempt], restart: int, *, by_file: boo
         return _never_began(code, before, restart)
     if last.outcome == "stopped":
         return Decision(True, f"stopped by {last.reason or 'request'} at step {last.step}; going on")
-    if before is not None and not before.succeeded and _same_place(before, last):
+    if before is not None and not before.succeeded and _same_place(before, last, gained):
         told = f": {last.reason}" if last.reason else ""
         return Decision(
             False, f"two attempts in a row were lost at step {last.step} and nothing was gained{told}"
@@ -182,7 +207,8 @@ def _fruitless(history: Sequence[Attempt | None]) -> int:
     return count
 
 
-def _same_place(a: Attempt, b: Attempt) -> bool:
-    """Did two lost attempts come equally far: from the same saved step, or to the same failing one?"""
-    both_failed = a.outcome == b.outcome == "failed"
-    return a.from_step == b.from_step or (both_failed and a.step == b.step)
+def _same_place(before: Attempt, last: Attempt, gained: bool | None) -> bool:
+    """Did two lost attempts come equally far: to the same failing step, or no further than to the same saved one?"""
+    if before.outcome == last.outcome == "failed" and before.step == last.step:
+        return True
+    return before.from_step == last.from_step if gained is None else not gained

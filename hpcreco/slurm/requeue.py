@@ -19,11 +19,17 @@ def question(code: int, command: Sequence[str], environ: Mapping[str, str] = os.
     job, restart = attempts.job_of(environ)
     by_file = Path(environ.get(attempts.VARIABLE, ""))
     if by_file.is_file():
-        rows, filewise = attempts.read(by_file), True
-    else:
-        filewise = command[:1] != ["train"]
-        rows = [] if filewise else attempts.read(output_dir(command[1:]) / "attempts.csv")
-    return attempts.decide(code, [row for row in rows if row.job == job], restart, by_file=filewise)
+        return attempts.decide(code, _of(job, attempts.read(by_file)), restart, by_file=True)
+    if command[:1] != ["train"]:
+        return attempts.decide(code, [], restart, by_file=True)
+    run = output_dir(command[1:])
+    rows = _of(job, attempts.read(run / "attempts.csv"))
+    gained = None if not rows else attempts.newest_checkpoint(run) != rows[-1].resumed
+    return attempts.decide(code, rows, restart, gained=gained)
+
+
+def _of(job: str, rows: list[attempts.Attempt]) -> list[attempts.Attempt]:
+    return [row for row in rows if row.job == job]
 
 
 def parse(verb: str, arguments: Sequence[str]) -> argparse.Namespace:

@@ -72,7 +72,7 @@ def _recorded(loop: Loop, session: Session, state: TrainState, stop: Stop) -> in
     if not session.root:
         return loop.run()
     record = attempts.Record(session.output_dir / "attempts.csv", session.parallel.size)
-    record.start(state.progress.step)
+    record.start(state.progress.step, attempts.newest_checkpoint(session.output_dir))
     try:
         code = loop.run()
     except Exception as error:

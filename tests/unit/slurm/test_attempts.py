@@ -84,6 +84,17 @@ def test_training(code, history, requeue, says):
     assert (decision.requeue, says in decision.reason) == (requeue, True), decision
 
 
+def test_what_was_saved_decides_where_it_is_known():
+    """Both died with the same checkpoint as the newest: nothing was gained. A new one since, and it goes on."""
+    lost = [attempt(0, 0), attempt(1, 6)]
+    assert not decide(143, lost, 1, gained=False).requeue
+    assert decide(143, lost, 1, gained=True).requeue
+    assert decide(143, [attempt(0, 0), attempt(1, 0)], 1, gained=True).requeue
+    assert decide(143, [attempt(0, 0, "stopped", 6), attempt(1, 6)], 1, gained=False).requeue
+    failing = [attempt(0, 0, "failed", 8), attempt(1, 6, "failed", 8)]
+    assert not decide(1, failing, 1, gained=True).requeue
+
+
 def test_attempts_lost_before_they_began_count():
     """A restart without a row, twice in a row, is not tried a third time."""
     assert decide(143, [], 0).requeue
@@ -115,8 +126,8 @@ histories = st.lists(
 )
 
 
-@given(histories, st.booleans())
-def test_no_history_loops_without_progress(steps, by_file):
+@given(histories, st.booleans(), st.booleans())
+def test_no_history_loops_without_progress(steps, by_file, known):
     """Play a job's life: as long as it is requeued, it goes on. Three attempts from one saved step are the most."""
     saved, life = 0, []
     starts = []
@@ -127,7 +138,8 @@ def test_no_history_loops_without_progress(steps, by_file):
             life.append(attempt(restart, saved, outcome, saved if outcome == "killed" else reached))
             saved += gained
         code = {"stopped": 75, "failed": 1}.get(outcome, 137)
-        decision = decide(code, life, restart, by_file=by_file)
+        of_now = known and outcome != "absent"
+        decision = decide(code, life, restart, by_file=by_file, gained=bool(gained) if of_now else None)
         assert decision.reason
         if outcome == "stopped" and gained:
             assert decision.requeue

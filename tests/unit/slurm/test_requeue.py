@@ -35,6 +35,21 @@ def test_trainings_history_is_in_its_run(job, capsys):
     assert ask(2, *command) == 0
 
 
+def test_a_job_lost_twice_after_one_checkpoint_stops_and_goes_on_after_a_newer(job, monkeypatch):
+    command = ["train", str(job / "c.yaml"), "--set", f"output_dir={job}/run"]
+    latest = job / "run/checkpoints/latest"
+    latest.parent.mkdir(parents=True)
+    path = job / "run/attempts.csv"
+    attempts.Record(path, 5).start(0)
+    latest.write_text("checkpoint_001.pth.tar\n")
+    assert ask(143, *command) == 75
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    attempts.Record(path, 5).start(9, attempts.newest_checkpoint(job / "run"))
+    assert ask(143, *command) == 0
+    latest.write_text("checkpoint_002.pth.tar\n")
+    assert ask(143, *command) == 75
+
+
 def test_file_wise_history_is_where_the_script_wants_it(job, monkeypatch):
     path = job / ".hpcreco-7.csv"
     monkeypatch.setenv(attempts.VARIABLE, str(path))
