@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from hpcreco import __version__, caches, experiment, leaving
 
@@ -30,7 +31,7 @@ CORE_VERBS = {
 BY_FIRST_ARGUMENT = {
     "simulate": "make parsed files from seeds alone",
 }
-#: verbs that look at their file or run to find the experiment
+#: verbs whose experiment follows from their file or run, unless it is the first argument
 BY_FILE = {
     "convert": "legacy files <-> hpcreco's own, real and public detector files -> parsed",
     "report": "tables, curves and pictures of a run's inference",
@@ -105,15 +106,27 @@ def _verb_of(found: experiment.Experiment, verb: str) -> str:
     return found.verbs[verb]
 
 
-def _experiment_of_arguments(arguments: Sequence[str]) -> experiment.Experiment:
-    """The experiment that the verb's arguments mention; with a single one installed there is no question."""
-    known = {found.name: found for found in experiment.installed()}
-    named = [known[a] for a in arguments if a in known]
-    if named:
-        return named[0]
-    if len(known) == 1:
-        return next(iter(known.values()))
-    return experiment.of_paths(Path(a) for a in arguments if not a.startswith("-") and Path(a).exists())
+def _by_file(verb: str, rest: list[str]) -> tuple[str, str, list[str]]:
+    """Like `_find_module` for a verb whose experiment is its first argument or follows from its files."""
+    if rest and rest[0] in (found.name for found in experiment.installed()):
+        return f"{verb} {rest[0]}", _verb_of(experiment.find(rest[0]), verb), rest[1:]
+    paths = (Path(a) for a in rest if not a.startswith("-") and Path(a).exists())
+    return verb, _verb_of(experiment.of_paths(paths), verb), rest
+
+
+def _helps_of_all(verb: str) -> str:
+    """The help of a verb in every experiment that has it."""
+    having = [found for found in experiment.installed() if verb in found.verbs]
+    heading = (
+        f"hpcreco {verb}: {BY_FILE[verb]}.\n"
+        "The experiment follows from the files, or name it first: "
+        + ", ".join(f"hpcreco {verb} {found.name} ..." for found in having)
+    )
+    helps = [
+        _parser(f"{verb} {found.name}", importlib.import_module(found.verbs[verb])).format_help()
+        for found in having
+    ]
+    return "\n\n".join([heading, *helps])
 
 
 def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
@@ -129,7 +142,7 @@ def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
             raise _UsageError(f"hpcreco {verb} EXPERIMENT ...: name one of {', '.join(names)}")
         return f"{verb} {rest[0]}", _verb_of(experiment.find(rest[0]), verb), rest[1:]
     if verb in BY_FILE:
-        return verb, _verb_of(_experiment_of_arguments(rest), verb), rest
+        return _by_file(verb, rest)
     if verb in names:
         if not rest or rest[0].startswith("-"):
             raise _UsageError(f"hpcreco {verb} VERB ...: {', '.join(sorted(experiment.find(verb).verbs))}")
@@ -140,6 +153,17 @@ def _find_module(arguments: Sequence[str]) -> tuple[str, str, list[str]]:
     raise _UsageError(
         f"there is no verb {verb!r}" + (f"; did you mean {close!r}?" if close else "; see hpcreco --help")
     )
+
+
+def _parser(program: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of a verb's module."""
+    parser = argparse.ArgumentParser(
+        prog=f"hpcreco {program}",
+        description=textwrap.dedent(module.__doc__ or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -161,14 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     caches.settle()
     try:
+        if arguments[0] in BY_FILE and set(arguments[1:]) in ({"-h"}, {"--help"}):
+            print(_helps_of_all(arguments[0]), end="")
+            sys.exit(0)  # as --help of any other verb does
         program, module_name, rest = _find_module(arguments)
         module = importlib.import_module(module_name)
-        parser = argparse.ArgumentParser(
-            prog=f"hpcreco {program}",
-            description=textwrap.dedent(module.__doc__ or "").strip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(parser)
+        parser = _parser(program, module)
         own, passed = _split(rest) if getattr(module, "PASSES_ON", False) else (rest, [])
         args = parser.parse_args(own, argparse.Namespace(passed=passed))
         return leaving.agreed(int(module.run(args)))

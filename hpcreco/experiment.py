@@ -38,6 +38,8 @@ class Experiment:
     task: str
     #: does this raw config, which lacks `experiment:`, belong to this experiment?
     recognises: Callable[[Mapping[str, Any]], bool] = lambda raw: False
+    #: does this file, which hpcreco did not write, look like one that the experiment reads? By its name alone
+    claims: Callable[[Path], bool] = lambda path: False
     #: verb -> module with add_arguments(parser) and run(args)
     verbs: Mapping[str, str] = field(default_factory=dict)
     #: product -> "module:SCHEMA"
@@ -123,22 +125,47 @@ def of_format(format_name: str) -> tuple[Experiment, str]:
 
 
 def of_paths(paths: Iterable[Path]) -> Experiment:
-    """The experiment that the first recognisable path belongs to: an hpcreco file, or the folder of a run."""
+    """The experiment that the first recognisable path belongs to.
+
+    Paths are an hpcreco file, the folder of a run, a foreign file that one experiment claims, or a folder of such files.
+    """
     seen = []
     for path in paths:
         seen.append(str(path))
-        name = _format_of(path) if path.is_file() else _experiment_of_run(path)
-        if name:
-            return find(name)
+        found = of_file(path) if path.is_file() else _of_folder(path)
+        if found is not None:
+            return found
     known = ", ".join(e.name for e in installed())
-    raise ExperimentError(f"cannot tell the experiment from {' '.join(seen) or 'nothing'}; name it: {known}")
+    raise ExperimentError(
+        f"cannot tell the experiment from {' '.join(seen) or 'nothing'}; name it first: {known}"
+    )
 
 
-def _format_of(path: Path) -> str | None:
+def of_file(path: Path) -> Experiment | None:
+    """The experiment of one file: of its format if it is ours, else the one that claims it; None when nobody does."""
     from hpcreco import shards
 
     identity = shards.identify(path)
-    return None if identity is None else of_format(identity[0])[0].name
+    if identity is not None:
+        return of_format(identity[0])[0]
+    claiming = [e for e in installed() if e.claims(path)]
+    if len(claiming) > 1:
+        raise ExperimentError(
+            f"{path}: several experiments read files with such a name; name yours first: "
+            + ", ".join(e.name for e in claiming)
+        )
+    return claiming[0] if claiming else None
+
+
+def _of_folder(folder: Path) -> Experiment | None:
+    """The experiment of a run's folder, or of the first recognisable file in another folder."""
+    name = _experiment_of_run(folder)
+    if name:
+        return find(name)
+    if not folder.is_dir():
+        return None
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    return next((found for found in map(of_file, files) if found is not None), None)
 
 
 def _experiment_of_run(folder: Path) -> str | None:

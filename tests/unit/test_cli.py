@@ -52,8 +52,8 @@ def test_every_verb_teaches(verb, capsys):
     ("arguments", "expected"),
     [
         (["trian"], "did you mean 'train'"),
-        (["simulate"], "name one of protodune"),
-        (["simulate", "nowhere"], "installed: protodune"),
+        (["simulate"], "name one of icecube, protodune"),
+        (["simulate", "nowhere"], "installed: icecube, protodune"),
         (["train", "no_such_config"], "neither as a file nor among the shipped ones"),
         (["protodune", "fly"], "it has: "),
     ],
@@ -105,3 +105,34 @@ def test_the_experiment_of_a_run_or_a_file_is_told_from_it(tmp_path):
     assert experiment.of_paths([tmp_path]).name == "toy_two_tables"
     with pytest.raises(experiment.ExperimentError, match="cannot tell the experiment"):
         experiment.of_paths([tmp_path / "configs"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("batch0-reco_Mu_001_xy-TPC1.npz", "protodune"),
+        ("frames-anode1.tar.bz2", "protodune"),
+        ("pulses.hdf5", "icecube"),
+        ("geometry.parquet", "icecube"),
+    ],
+)
+def test_foreign_files_are_claimed_by_one_experiment(name, expected, tmp_path):
+    (tmp_path / name).touch()
+    assert experiment.of_paths([tmp_path / name]).name == expected
+    assert experiment.of_paths([tmp_path]).name == expected, "a folder of such files"
+
+
+def test_a_file_that_two_experiments_claim_needs_a_name(tmp_path, monkeypatch):
+    twins = [experiment.Experiment(name, "", "", "", "", claims=lambda path: True) for name in ("one", "two")]
+    monkeypatch.setattr(experiment, "installed", lambda: twins)
+    (tmp_path / "x.bin").touch()
+    with pytest.raises(experiment.ExperimentError, match="name yours first: one, two"):
+        experiment.of_paths([tmp_path / "x.bin"])
+
+
+def test_the_experiment_may_be_the_first_argument_of_a_verb_for_files(tmp_path, capsys):
+    (tmp_path / "unknown.dat").touch()
+    assert cli.main(["display", str(tmp_path / "unknown.dat")]) == 2
+    assert "name it first" in capsys.readouterr().err
+    assert cli.main(["display", "protodune", str(tmp_path / "nothing.h5")]) == 2
+    assert "there is no file" in capsys.readouterr().err

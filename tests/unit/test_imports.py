@@ -38,7 +38,21 @@ FOUNDATIONS = {
 }
 HEAVY = ("torch", "numba", "h5py", "matplotlib")
 #: parts of an experiment that need torch; everything else there runs on CPU nodes and laptops without it
-WITH_TORCH = {"task", "model", "dataset", "sparse", "networks", "sources", "observe"}
+WITH_TORCH = {
+    "task",
+    "model",
+    "dataset",
+    "sparse",
+    "networks",
+    "sources",
+    "observe",
+    "trafo",
+    "hypothesis",
+    "components",
+    "losses",
+    "likelihood",
+    "rates",
+}
 
 
 class Import(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hpcreco.experiment import Experiment
@@ -15,6 +16,11 @@ def recognises(raw: Mapping[str, Any]) -> bool:
     return "model_settings" in raw and "data_handler_settings" in raw
 
 
+def claims(path: Path) -> bool:
+    """Is this a file of pulses of somebody else: PyTables, sqlite, parquet, a text table or a geometry?"""
+    return path.suffix in (".hdf5", ".hd5", ".h5", ".db", ".sqlite", ".parquet", ".txt", ".geo")
+
+
 EXPERIMENT = Experiment(
     name="icecube",
     summary="neutrino telescopes: generator networks trained and used inside a likelihood",
@@ -23,10 +29,8 @@ EXPERIMENT = Experiment(
     cost=f"{_HERE}.files:pulses",
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
-    verbs={
-        verb: f"{_HERE}.{verb}"
-        for verb in ("simulate", "convert", "trafo", "export", "reconstruct", "report", "display")
-    },
+    claims=claims,
+    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate",)},
     schemas={
         "pulses": f"{_HERE}.pulses:PULSES",
         "detector": f"{_HERE}.detector:DETECTOR",

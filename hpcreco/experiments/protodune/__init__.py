@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hpcreco.experiment import Experiment
@@ -18,6 +19,11 @@ def recognises(raw: Mapping[str, Any]) -> bool:
     )
 
 
+def claims(path: Path) -> bool:
+    """Is this one of the original program's arrays, a wire-cell frame archive, or a file of energy deposits?"""
+    return path.suffix in (".npz", ".npy", ".zip", ".tgz") or ".tar" in path.suffixes
+
+
 EXPERIMENT = Experiment(
     name="protodune",
     summary="liquid-argon wire signals -> candidate voxels -> which of them hold charge",
@@ -26,6 +32,7 @@ EXPERIMENT = Experiment(
     cost=f"{_HERE}.files:voxels",
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
+    claims=claims,
     verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
     schemas={
         "xy": f"{_HERE}.xy:XY",
