@@ -7,6 +7,7 @@ prefers.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -244,22 +245,25 @@ def finish() -> None:
 
 
 def _mpi(world: World, promised: str) -> Any:
-    """mpi4py's MPI, begun. What MPI_Init would end the process for, with a page of its own words, is refused before."""
+    """mpi4py's MPI, begun; what MPI_Init would end the process for is dealt with before."""
     import mpi4py
 
-    if not _world.only_pmix():
-        from mpi4py import MPI
-
-        return MPI
     mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
     from mpi4py import MPI
 
-    if not MPI.Is_initialized():
-        if MPI.Get_library_version().startswith("MPICH") and not _speaks_pmix():
+    if MPI.Is_initialized():
+        return MPI
+    library = MPI.Get_library_version()
+    if library.startswith("MPICH"):  # Cray's begins otherwise
+        if _world.only_pmix() and not _speaks_pmix():
             raise _refusal(
                 world, f"{promised} speaks PMIx, which this MPICH does not: {_likely_cause(world)}"
             )
-        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        if world.launcher == "srun" and "ofi" in library:
+            # MPICH 5 tells the others its UCX address with a rest of uninitialised memory in it, which may make the
+            # line longer than the 1024 characters that Slurm's pmi2 reads at once; libfabric's addresses are short.
+            os.environ.setdefault("MPIR_CVAR_CH4_NETMOD", "ofi")
+    MPI.Init_thread(MPI.THREAD_MULTIPLE)
     return MPI
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -98,3 +99,26 @@ def test_pmix_is_for_other_mpis_to_judge(mpi, monkeypatch, version):
     with pytest.raises(WorldError, match="sees 1"):  # so the size was looked at
         connect(World(0, 5, 0, 1, "srun"))
     assert called == ["Init_thread"]
+
+
+@pytest.mark.parametrize(
+    ("launcher", "version", "chosen"),
+    [
+        ("srun", "MPICH Version: 5.0.2\nMPICH Device: ch4:ucx ofi", "ofi"),
+        ("srun", "MPICH Version: 4.0.2\nMPICH Device: ch4:ucx", None),
+        ("srun", "MPI VERSION : CRAY MPICH version 8.1 ofi", None),
+        ("mpiexec", "MPICH Version: 5.0.2\nMPICH Device: ch4:ucx ofi", None),
+    ],
+)
+def test_addresses_are_short_enough_for_slurm(mpi, monkeypatch, launcher, version, chosen):
+    """Slurm's pmi2 reads 1024 characters at once, which MPICH's UCX addresses now and then exceed."""
+    monkeypatch.setenv("MPIR_CVAR_CH4_NETMOD", "restored after the test")
+    monkeypatch.delenv("MPIR_CVAR_CH4_NETMOD")
+    mpi(1, version)
+    with pytest.raises(WorldError, match="sees 1"):
+        connect(World(0, 5, 0, 1, launcher))
+    assert os.environ.get("MPIR_CVAR_CH4_NETMOD") == chosen
+    monkeypatch.setenv("MPIR_CVAR_CH4_NETMOD", "mine")
+    with pytest.raises(WorldError, match="sees 1"):
+        connect(World(0, 5, 0, 1, launcher))
+    assert os.environ["MPIR_CVAR_CH4_NETMOD"] == "mine"
