@@ -21,6 +21,8 @@ COLUMNS = ("time", "event", "job", "restart", "ranks", "step", "reason")
 ENDS = ("done", "stopped", "failed")
 #: attempts in a row that gained no step; one more would not get further
 FRUITLESS = 3
+#: exit codes of ranks that USR1 or USR2 ended before they listened: a warning or preemption during the start
+STARTING = (138, 140)
 #: where a file-wise job under a job script writes its attempts
 VARIABLE = "HPCRECO_ATTEMPTS"
 
@@ -190,6 +192,8 @@ def _of_restart(attempts: Sequence[Attempt], restart: int) -> Attempt | None:
 def _never_began(code: int, before: Attempt | None, restart: int) -> Decision:
     if code < 128 and code != 75:
         return Decision(False, f"it refused to begin (exit code {code}); its message is above")
+    if code in STARTING:
+        return Decision(True, "signalled while it was starting; going on")
     if restart and (before is None or not before.succeeded):
         return Decision(False, "two attempts in a row were lost, this one before it began")
     return Decision(True, "killed before it began; trying once more")

@@ -100,6 +100,8 @@ def test_attempts_lost_before_they_began_count():
     assert decide(143, [], 0).requeue
     assert not decide(143, [], 1).requeue
     assert not decide(143, [attempt(0, 0)], 1).requeue
+    assert decide(140, [], 1).requeue  # preempted in its start, which says nothing of the job
+    assert not decide(140, [], 2).requeue
     assert decide(143, [attempt(0, 0, "stopped", 5)], 1).requeue
 
 
