@@ -20,6 +20,19 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
+class Hits:
+    """H places (event, DOM) that have pulses or gaps, each once, by event and DOM; int64.
+
+    event, dom: (H,). pulse: (P,), gap: (W,) the place of every pulse and gap.
+    """
+
+    event: Tensor
+    dom: Tensor
+    pulse: Tensor
+    gap: Tensor
+
+
+@dataclass(frozen=True)
 class Observation:
     """What the detector saw in n events: P pulses, W dead time windows ("gaps"), the DOMs that can be used.
 
@@ -49,6 +62,39 @@ class Observation:
     def n_doms(self) -> int:
         """DOMs of the whole detector."""
         return self.usable.shape[1]
+
+    @cached_property
+    def hits(self) -> Hits:
+        """The DOMs of events that time densities are asked of."""
+        keys = torch.cat([self.event * self.n_doms + self.dom, self.gap_event * self.n_doms + self.gap_dom])
+        hit, row = torch.unique(keys, return_inverse=True)
+        n = len(self.charge)
+        return Hits(torch.div(hit, self.n_doms, rounding_mode="floor"), hit % self.n_doms, row[:n], row[n:])
+
+    @cached_property
+    def gaps_before(self) -> tuple[Tensor, Tensor]:
+        """(pulse, gap): numbers of all pairs in which the gap is over at its DOM when the pulse comes."""
+        pulse, gap = self._gap_pairs
+        over = self.time[pulse] >= self.gap_stop[gap]
+        return pulse[over], gap[over]
+
+    @cached_property
+    def counted_time(self) -> Tensor:
+        """(P,) ns until when charge was counted: the time, or the start of the gap that it falls into."""
+        pulse, gap = self._gap_pairs
+        inside = (self.time[pulse] >= self.gap_start[gap]) & (self.time[pulse] < self.gap_stop[gap])
+        return self.time.index_put((pulse[inside],), self.gap_start[gap[inside]].to(self.time.dtype))
+
+    @cached_property
+    def _gap_pairs(self) -> tuple[Tensor, Tensor]:
+        """(pulse, gap) for every pulse and gap of the same place."""
+        order = torch.argsort(self.hits.pulse, stable=True)
+        row = self.hits.pulse[order]
+        first = torch.searchsorted(row, self.hits.gap)
+        count = torch.searchsorted(row, self.hits.gap, right=True) - first
+        gap = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
+        within = torch.arange(len(gap), device=gap.device) - (torch.cumsum(count, 0) - count)[gap]
+        return order[first[gap] + within], gap
 
     @cached_property
     def dom_charge(self) -> Tensor:
@@ -88,17 +134,23 @@ class Expectation:
         return Expectation(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def pulse_pdf(self, data: Observation) -> Tensor:
-        """(P,) density of a pulse's time at its DOM, 1/ns; integrates to 1 over the time outside the gaps."""
-        return self.rate / self.charge[data.event, data.dom]
+        """(P,) density of a pulse's time at its DOM, 1/ns; integrates to 1 over the time outside the gaps.
+
+        0 where no charge is expected at all.
+        """
+        return self.rate / self._charge_at(data)
 
     def pulse_cdf(self, data: Observation) -> Tensor:
         """(P,) fraction of the DOM's expected charge up to the pulse's time."""
-        return (self.integral / self.charge[data.event, data.dom]).clamp(0.0, 1.0)
+        return (self.integral / self._charge_at(data)).clamp(0.0, 1.0)
 
     @property
     def excluded(self) -> Tensor:
         """(n, M) fraction of the expected charge that falls into gaps."""
-        return 1.0 - self.charge / self.full_charge
+        return 1.0 - self.charge / self.full_charge.clamp_min(torch.finfo(self.full_charge.dtype).tiny)
+
+    def _charge_at(self, data: Observation) -> Tensor:
+        return self.charge[data.event, data.dom].clamp_min(torch.finfo(self.charge.dtype).tiny)
 
 
 class Source(nn.Module):

@@ -1,0 +1,51 @@
+"""What the sources that are named in a config have in common: how they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from hpcreco.config import Strict
+from hpcreco.config import build as validated
+from hpcreco.experiments.icecube.detector import Detector
+from hpcreco.experiments.icecube.sources.contract import Source
+from hpcreco.experiments.icecube.trafo import Transformation
+
+
+class SourceError(ValueError):
+    """A hypothesis that makes no sense."""
+
+    exit_code = 2
+
+
+class Nothing(Strict):
+    """Settings of a source that has none."""
+
+
+class ConfiguredSource(Source):
+    """A source made from its `config`, for a detector, with a transformation, and upon other sources (`bases`).
+
+    `Settings` says which keys the config may have; `settings` holds them, with their defaults.
+    """
+
+    Settings: ClassVar[type[Strict]] = Nothing
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        detector: Detector,
+        trafo: Transformation | None = None,
+        bases: Mapping[str, Source] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = dict(config)
+        self.settings: Any = validated(self.Settings, self.config, f"{type(self).__name__}.config")
+        self.detector = detector
+        self.trafo = trafo
+
+    def base_parameters(self, base: str) -> tuple[str, ...]:
+        """Which of this source's parameters are those of a base, in the base's order.
+
+        A base without a transformation of its own takes theirs.
+        """
+        raise SourceError(f"{type(self).__name__} has no base sources, {base!r} is named as one")
