@@ -63,15 +63,16 @@ launch() {
         rm -f "$HPCRECO_ATTEMPTS"
         exit 0
     fi
-    "${inside[@]}" hpcreco status --requeue "$code" -- "$@"
-    decision=$? # 75 requeue, 0 leave it; anything else: it could not tell
     if cancelled "$job"; then
         say "exit code $code; cancelled, or requeued by Slurm itself"
-    elif [ $decision = 75 ] || { [ $decision != 0 ] && [ "$code" = 75 ]; }; then
+        exit "$code"
+    fi
+    "${inside[@]}" hpcreco status --requeue "$code" -- "$@"
+    decision=$? # 75 requeue, 0 leave it; anything else: it could not tell
+    if [ $decision = 75 ] || { [ $decision != 0 ] && [ "$code" = 75 ]; }; then
         say "exit code $code, requeueing"
         scontrol requeue "$job" && exec sleep 60 # until Slurm ends this shell
-    else
-        say "exit code $code, not requeued"
     fi
+    say "exit code $code, not requeued"
     exit "$code"
 }
