@@ -1,0 +1,160 @@
+"""The loss over the sky: the direction held at the centres of HEALPix pixels, everything else fitted.
+
+A coarse map of the whole sky, and finer rings around points of interest. Pixels are numbered in the NESTED scheme, in
+which pixel i of one resolution is made of 4 i ... 4 i + 3 of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpcreco.experiments.icecube.reconstruct.batched import Minimiser
+from hpcreco.experiments.icecube.reconstruct.fit import fit
+from hpcreco.experiments.icecube.reconstruct.objective import Likelihood
+from hpcreco.experiments.icecube.reconstruct.rows import take
+from hpcreco.experiments.icecube.reconstruct.space import Space, SpaceError, directions
+from hpcreco.experiments.icecube.sources.contract import Observation
+
+if TYPE_CHECKING:
+    from hpcreco.collective import Collective
+
+#: (outer radius in degrees, nside): within 5 degrees of a point of interest the finest pixels, and so on
+RINGS = ((5.0, 32), (15.0, 16), (30.0, 8))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Pixels of several resolutions: nside, pixel (N,) int64, loss (N,), parameters (N, p)."""
+
+    nside: np.ndarray
+    pixel: np.ndarray
+    loss: np.ndarray
+    parameters: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """Number of the pixel with the lowest loss."""
+        return int(np.nanargmin(self.loss))
+
+    def map(self) -> np.ndarray:
+        """(12 nside^2,) loss at the highest resolution, NESTED: everywhere that of the finest pixel there."""
+        return combined(self.nside, self.pixel, self.loss)
+
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Zenith and azimuth (n,) of directions drawn with the likelihood of the map's pixels."""
+        import healpy
+
+        loss = self.map()
+        weight = np.exp(np.nanmin(loss) - np.nan_to_num(loss, nan=np.inf))
+        chosen = rng.choice(len(loss), n, p=weight / weight.sum())
+        # a pixel of nside 2^12 times finer than the map's stands for a random point in the pixel
+        finer = 1 << 12
+        nside = healpy.npix2nside(len(loss))
+        inside = chosen * finer**2 + rng.integers(0, finer**2, n)
+        return healpy.pix2ang(nside * finer, inside, nest=True)
+
+
+def combined(nside: np.ndarray, pixel: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values of NESTED pixels of several resolutions on the finest of them; a finer pixel beats a coarser one."""
+    finest = int(nside.max())
+    whole = np.full(12 * finest**2, np.nan)
+    for resolution in np.unique(nside):
+        share = (finest // int(resolution)) ** 2
+        for number, value in zip(pixel[nside == resolution], values[nside == resolution], strict=True):
+            whole[number * share : (number + 1) * share] = value
+    return whole
+
+
+def pixels(
+    nside: int, rings: Sequence[tuple[float, int]], centres: Sequence[tuple[float, float]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(nside, pixel) of a map of the whole sky and rings around `centres` (zenith, azimuth), all NESTED.
+
+    A pixel belongs to a ring that its centre lies in, without those of the rings inside.
+    """
+    import healpy
+
+    chosen = [(np.full(12 * nside**2, nside), np.arange(12 * nside**2))]
+    ordered = sorted(rings)
+    for centre in centres:
+        middle = healpy.ang2vec(*centre)
+        inner = 0.0
+        for outer, resolution in ordered:
+            near = healpy.query_disc(resolution, middle, np.radians(outer), nest=True)
+            distance = np.arccos(
+                np.clip(np.stack(healpy.pix2vec(resolution, near, nest=True), 1) @ middle, -1, 1)
+            )
+            ring = near[distance >= np.radians(inner)] if inner else near
+            chosen.append((np.full(len(ring), resolution), ring))
+            inner = outer
+    both = np.unique(np.concatenate([np.stack(part, 1) for part in chosen]), axis=0)
+    return both[:, 0], both[:, 1]
+
+
+def scan(
+    likelihood: Likelihood,
+    data: Observation,
+    start: Tensor,
+    space: Space,
+    *,
+    nside: int = 2,
+    rings: Sequence[tuple[float, int]] = RINGS,
+    centres: Sequence[tuple[float, float]] | None = None,
+    minimiser: Minimiser | None = None,
+    batch: int = 64,
+    collective: Collective | None = None,
+) -> Scan:
+    """Scan the sky for the single event of `data`, from parameters `start` (p,), `batch` pixels at a time.
+
+    Rings are around `centres` (zenith, azimuth), by default the direction of `start`. With a `collective` the pixels
+    are shared over its ranks, which all call this and all get the whole map.
+    """
+    import healpy
+
+    found = directions(space.names)
+    if not found:
+        raise SpaceError(f"a sky scan needs a zenith and an azimuth; there are {', '.join(space.names)}")
+    pair = found[0]
+    around = [tuple(start[list(pair)].tolist())] if centres is None else centres
+    resolution, number = pixels(nside, rings, around)
+    centre = np.stack(
+        [healpy.pix2ang(int(s), int(p), nest=True) for s, p in zip(resolution, number, strict=True)]
+    )
+    held = space.without(*(space.names[i] for i in pair))
+    mine = slice(None) if collective is None else slice(collective.rank, None, collective.size)
+    made = _fitted(likelihood, data, start, held, pair, centre[mine], minimiser or Minimiser(), batch)
+    if collective is not None:
+        parts = collective.broadcast(collective.gather(made))
+        whole = np.empty((len(centre), made.shape[1]))
+        for rank, part in enumerate(parts):
+            whole[rank :: collective.size] = part
+        made = whole
+    return Scan(resolution.astype(np.int64), number.astype(np.int64), made[:, 0], made[:, 1:])
+
+
+def _fitted(
+    likelihood: Likelihood,
+    data: Observation,
+    start: Tensor,
+    space: Space,
+    pair: tuple[int, int],
+    centre: np.ndarray,
+    minimiser: Minimiser,
+    batch: int,
+) -> np.ndarray:
+    """(N, 1 + p) loss and parameters at the directions `centre` (N, 2)."""
+    rows = [np.empty((0, 1 + len(start)))]
+    for first in range(0, len(centre), batch):
+        held = torch.as_tensor(centre[first : first + batch]).to(start)
+        seed = start.repeat(len(held), 1)
+        seed[:, list(pair)] = held
+        event = torch.zeros(len(held), dtype=torch.int64, device=start.device)
+        found = fit(likelihood, take(data, event), seed, space, minimiser)
+        rows.append(torch.cat([found.loss[:, None], found.parameters], 1).cpu().double().numpy())
+    return np.concatenate(rows)
