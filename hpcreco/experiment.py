@@ -44,6 +44,8 @@ class Experiment:
     verbs: Mapping[str, str] = field(default_factory=dict)
     #: product -> "module:SCHEMA"
     schemas: Mapping[str, str] = field(default_factory=dict)
+    #: product -> "module:function", path -> problems of a file that its schema cannot see; for `hpcreco validate`
+    checks: Mapping[str, str] = field(default_factory=dict)
     #: one line for --help
     summary: str = ""
 

@@ -66,16 +66,18 @@ def _files(given: list[Path]) -> list[Path]:
 
 def _check(path: Path) -> dict[str, Any]:
     """Raises ValidateError with all problems of the file, one a line."""
-    schema = None
+    schema = further = None
     problems: list[str] = []
     try:
         identity = shards.identify(path)
         if identity is not None:
             found, product = experiment.of_format(identity[0])
-            schema = found.schema(product)
+            schema, further = found.schema(product), found.checks.get(product)
     except (shards.ShardError, experiment.ExperimentError) as error:
         problems = [str(error)]
     problems = problems or shards.validate(path, schema)
+    if further and not problems:
+        problems = experiment.load(further)(path)
     for problem in problems:
         print(problem, flush=True)
     if problems:

@@ -36,4 +36,5 @@ EXPERIMENT = Experiment(
         "detector": f"{_HERE}.detector:DETECTOR",
         "yinf": f"{_HERE}.yinf:YINF",
     },
+    checks={"pulses": f"{_HERE}.checks:problems"},
 )

@@ -15,7 +15,13 @@ import numpy as np
 
 from hpcreco.experiments.icecube.detector import Detector
 from hpcreco.experiments.icecube.imports import sqlite
-from hpcreco.experiments.icecube.imports.events import Imported, ImportFileError, Options, RawEvent
+from hpcreco.experiments.icecube.imports.events import (
+    Imported,
+    ImportFileError,
+    Options,
+    RawEvent,
+    dom_numbers,
+)
 from hpcreco.experiments.icecube.imports.geometry import STANDARD_NOISE
 from hpcreco.experiments.icecube.pulses import Pulses
 
@@ -128,8 +134,6 @@ def _assemble(
 
 def _numbers(path: Path, photons: Photons, detector: Detector) -> np.ndarray:
     """Flat DOM numbers of sensors whose strings and sensors count from 1, as in a geometry file."""
-    from hpcreco.experiments.icecube.imports.events import dom_numbers
-
     return dom_numbers(photons.string, photons.sensor, detector, str(path))
 
 
