@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +40,13 @@ class Collective(Protocol):
 
     def broadcast(self, obj: Any, root: int = 0) -> Any:
         """`root`'s object, on every rank."""
+
+    def progressing(self) -> AbstractContextManager[None]:
+        """Lets messages under way arrive while the block waits for other ranks by other means than MPI.
+
+        An operation may return with messages that only further calls of MPI would send on their way (seen between
+        nodes over TCP): a rank that then waits elsewhere would wait for ever.
+        """
 
     def alltoall(self, objs: list[Any]) -> list[Any]:
         """Send objs[r] to rank r; return what each rank sent here, in rank order."""
@@ -72,6 +80,9 @@ class Alone:
 
     def broadcast(self, obj: Any, root: int = 0) -> Any:
         return obj
+
+    def progressing(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def alltoall(self, objs: list[Any]) -> list[Any]:
         return list(objs)
@@ -111,6 +122,22 @@ class Mpi:
 
     def broadcast(self, obj: Any, root: int = 0) -> Any:
         return self._comm.bcast(obj, root=root)
+
+    @contextmanager
+    def progressing(self) -> Iterator[None]:
+        over = threading.Event()
+
+        def poll() -> None:
+            while not over.wait(_POLL_SECONDS):
+                self._comm.iprobe()
+
+        poller = threading.Thread(target=poll, name="hpcreco-progress", daemon=True)
+        poller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            poller.join()
 
     def alltoall(self, objs: list[Any]) -> list[Any]:
         if len(objs) != self.size:

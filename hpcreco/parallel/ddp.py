@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,10 @@ class Ddp:
             # one node: no need for its name to resolve, which it often does not in containers
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         self._mpi = _mpi(world)
-        store = rendezvous.meet(world, self._mpi, output_dir)
         both = "cpu:gloo,cuda:nccl" if transport == "nccl" else "gloo"
-        dist.init_process_group(both, store=store, rank=world.rank, world_size=world.size, timeout=_NEVER)
+        with self._mpi.progressing() if self._mpi else nullcontext():
+            store = rendezvous.meet(world, self._mpi, output_dir)
+            dist.init_process_group(both, store=store, rank=world.rank, world_size=world.size, timeout=_NEVER)
         self.rank, self.size, self.local_rank = world.rank, world.size, world.local_rank
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:

@@ -31,6 +31,8 @@ np.testing.assert_array_equal(together.sum(strided), strided * n)
 for root in (0, n - 1):
     assert together.broadcast({"root": r}, root) == {"root": root}
     assert together.gather(r * r, root) == ([k * k for k in range(n)] if r == root else None)
+with together.progressing():  # messages arrive and stay in order while another thread polls
+    assert together.broadcast(r) == 0
 assert together.alltoall([(r, k) for k in range(n)]) == [(k, r) for k in range(n)]
 
 for count in (0, 1, n - 1, 40):
