@@ -7,6 +7,7 @@ the experiment's own dialect. Each experiment's `normalise` turns it into a `Run
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 import re
@@ -16,6 +17,8 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+LOG = logging.getLogger("hpcreco")
 
 
 class ConfigError(ValueError):
@@ -92,7 +95,10 @@ def find(name: str) -> Path:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in `path`, merged over the files its ``extends:`` names (relative to it, or shipped)."""
+    """The mapping in `path`, merged over the files its ``extends:`` names (relative to it, or shipped).
+
+    The files that ``include:`` names are joined to it, each key in one of them only.
+    """
     return _read(path, ())
 
 
@@ -105,12 +111,37 @@ def _read(path: Path, chain: tuple[Path, ...]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     raw = parse(text, str(path))
-    bases = raw.pop("extends", [])
     merged: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        beside = path.parent / base
-        merged = merge(merged, _read(beside if beside.is_file() else find(base), (*chain, path)))
+    for base in _listed(raw.pop("extends", [])):
+        merged = merge(merged, _read(_beside(path, base), (*chain, path)))
+    for part in _listed(raw.pop("include", [])):
+        raw = _joined(raw, _read(_beside(path, part), (*chain, path)), f"{path.name} and {part}")
     return merge(merged, raw)
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _beside(path: Path, name: str) -> Path:
+    """The file `name` in the folder of `path`, or the shipped config of that name."""
+    beside = path.parent / name
+    return beside if beside.is_file() else find(name)
+
+
+def _joined(one: Mapping[str, Any], other: Mapping[str, Any], files: str, where: str = "") -> dict[str, Any]:
+    """The keys of both; one that both define is an error, a mapping in both is joined."""
+    out = dict(one)
+    for key, value in other.items():
+        if key not in out:
+            out[key] = value
+        elif isinstance(value, Mapping) and isinstance(out[key], Mapping):
+            out[key] = _joined(out[key], value, files, f"{where}{key}.")
+        else:
+            raise ConfigError(
+                f"{files} both define {where}{key}; leave it in one, or use `extends:` to override"
+            )
+    return out
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,22 +241,46 @@ def _keys_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
     return list(getattr(current, "model_fields", {}))
 
 
-def build(model: type[BaseModel], raw: Mapping[str, Any], where: str = "") -> Any:
-    """`raw` as a `model`; every problem is listed with its key, and an unknown key with its nearest valid one."""
-    try:
-        return model.model_validate(dict(raw))
-    except ValidationError as error:
-        problems = []
-        for item in error.errors():
-            key = ".".join([*([where] if where else []), *(str(p) for p in item["loc"])])
-            if item["type"] == "extra_forbidden":
-                close = nearest(str(item["loc"][-1]), _keys_at(model, item["loc"]))
-                problems.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
-            else:
-                problems.append(
-                    f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})"
-                )
-        raise ConfigError("; ".join(problems)) from error
+def build(model: type[BaseModel], raw: Mapping[str, Any], where: str = "", lenient: bool = False) -> Any:
+    """`raw` as a `model`; every problem is listed with its key, and an unknown key with its nearest valid one.
+
+    lenient: unknown keys are left out with a warning.
+    """
+    while True:
+        try:
+            return model.model_validate(dict(raw))
+        except ValidationError as error:
+            unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
+            if not (lenient and unknown):
+                raise ConfigError("; ".join(_problems(model, error, where))) from error
+            for location in unknown:
+                LOG.warning("%s: unknown key, left out", _key(where, location))
+                raw = _without(raw, location)
+
+
+def _problems(model: type[BaseModel], error: ValidationError, where: str) -> list[str]:
+    problems = []
+    for item in error.errors():
+        key = _key(where, item["loc"])
+        if item["type"] == "extra_forbidden":
+            close = nearest(str(item["loc"][-1]), _keys_at(model, item["loc"]))
+            problems.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
+        else:
+            problems.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})")
+    return problems
+
+
+def _key(where: str, location: Sequence[Any]) -> str:
+    return ".".join([*([where] if where else []), *(str(part) for part in location)])
+
+
+def _without(raw: Any, location: Sequence[Any]) -> Any:
+    head, *rest = location
+    if isinstance(raw, list):
+        return [_without(item, rest) if number == head else item for number, item in enumerate(raw)]
+    if not rest:
+        return {key: value for key, value in raw.items() if key != head}
+    return {key: _without(value, rest) if key == head else value for key, value in raw.items()}
 
 
 class Cadence(Strict):
@@ -303,9 +358,11 @@ class Run(Strict):
     loading: Loading = Loading()
     save: Cadence = Cadence(every=1)
     validate_every: Cadence = Cadence(every=1)
+    validation_events: int | None = Field(default=None, ge=1)  # spread evenly over all; None: every one
     report: Cadence = Cadence(every=30, unit="seconds")
     store: Store | None = None
     start_epoch: int | None = Field(default=None, ge=0)
+    resume: Literal["auto"] | None = None  # what `train` does without --resume
     init_from: str | None = None
     transfer: bool = False
     keep_checkpoints: int | None = Field(default=None, ge=1)

@@ -129,7 +129,7 @@ def of_format(format_name: str) -> tuple[Experiment, str]:
 def of_paths(paths: Iterable[Path]) -> Experiment:
     """The experiment that the first recognisable path belongs to.
 
-    Paths are an hpcreco file, the folder of a run, a foreign file that one experiment claims, or a folder of such files.
+    Paths are hpcreco's files, folders of runs, foreign files that one experiment claims, or folders of these.
     """
     seen = []
     for path in paths:

@@ -226,15 +226,20 @@ def sweep(
     budget: float | None = None,
     whole_files: bool = False,
     draw: int = 0,
+    count: int | None = None,
 ) -> list[Share]:
     """Every event exactly once over all ranks, in index order within a rank, one micro-batch per share.
+
+    count: only so many events, spread evenly over all.
 
     For validation and inference; the number of shares differs between ranks, so nothing collective may
     happen inside the loop over them.
     """
     first = np.asarray(index.first, np.int64)
-    refs = references(first, np.arange(first[-1]))
-    values = [float(cost) for cost in costs]
+    total = int(first[-1])
+    events = np.arange(total) if count is None or count >= total else np.arange(count) * total // count
+    refs = references(first, events)
+    values = [float(cost) for cost in costs[events]]
     shares = split(refs, values, ranks, whole_files)
     balance = efficiency([sum(values[i] for i in part) for part in shares])
     mine = shares[rank]

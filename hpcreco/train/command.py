@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, or infer when the config names no training data."""
     settings, found = load_run(args)
     resume = resume_request(args.resume)
+    if resume is None and not args.overwrite and settings.resume is not None:
+        resume = settings.resume
     if not settings.trains:
         from hpcreco.infer import infer
 

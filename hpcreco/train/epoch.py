@@ -55,7 +55,7 @@ def columns(session: Session) -> tuple[str, ...]:
 
 
 def validate(session: Session, state: TrainState, beat: Callable[[], None]) -> Validation:
-    """Every validation event once over all ranks, storing yinf shards when due; `beat` is called after each batch."""
+    """The validation events once over all ranks, storing yinf shards when due; `beat` is called after each batch."""
     part, run, store = session.validation, session.run, session.run.store
     assert part is not None
     began = time.monotonic()
@@ -74,7 +74,8 @@ def validate(session: Session, state: TrainState, beat: Callable[[], None]) -> V
         with _yinf_sink(session, state, part.index, store) as sink:
             own = measure(whole_files, sink.take)
     else:
-        own = measure(sweep(part.index, part.costs, rank, ranks, budget or part.largest))
+        limit = budget or part.largest
+        own = measure(sweep(part.index, part.costs, rank, ranks, limit, count=run.validation_events))
     return Validation(own.total(session.parallel), time.monotonic() - began)
 
 

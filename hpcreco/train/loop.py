@@ -137,7 +137,11 @@ class Loop:
         cadence = session.run.save
         if stage_over and not ended:
             self._enter_next_stage()
-        due = cadence.unit != "epochs" or progress.epoch % max(1, int(cadence.every)) == 0
+        due = {
+            "epochs": progress.epoch % max(1, int(cadence.every)) == 0,
+            "steps": progress.step % max(1, int(cadence.every)) == 0,
+            "seconds": True,
+        }[cadence.unit]
         if due or ended or stage_over or improved:
             self._save(improved)
 

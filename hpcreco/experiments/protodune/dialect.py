@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from hpcreco import config
-from hpcreco.config import ConfigError, Run, Steps, Store, Strict
+from hpcreco.config import ConfigError, Run, Steps, Store
 from hpcreco.experiments.protodune import settings
 from hpcreco.experiments.protodune.keys import CELLNETS, DATASETS, IGNORED, TRAINERS, Data, Dialect, Storing
 from hpcreco.experiments.protodune.settings import Named
@@ -29,7 +27,7 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
     Raises ConfigError for every key that is unknown (with the nearest known one) or wrong; with `lenient`,
     unknown keys are left out with a warning.
     """
-    written = _build(Dialect, raw, lenient)
+    written = config.build(Dialect, raw, lenient=lenient)
     for key, why in IGNORED.items():
         if key.removeprefix("data.") in written.data.model_fields_set:
             LOG.debug("%s has no effect: %s", key, why)
@@ -80,32 +78,6 @@ _TRAIN_KEYS = (
 )  # fmt: skip
 
 
-def _build(model: type[Strict], raw: Mapping[str, Any], lenient: bool, where: str = "") -> Any:
-    """`config.build`; with `lenient`, unknown keys are dropped first, each with a warning."""
-    while True:
-        try:
-            return config.build(model, raw, where)
-        except ConfigError as error:
-            cause = error.__cause__
-            if not lenient or not isinstance(cause, ValidationError):
-                raise
-            unknown = [item["loc"] for item in cause.errors() if item["type"] == "extra_forbidden"]
-            if not unknown:
-                raise
-            for location in unknown:
-                LOG.warning(
-                    "%s: unknown key, left out", ".".join(map(str, ((where,) if where else ()) + location))
-                )
-                raw = _without(raw, location)
-
-
-def _without(raw: Mapping[str, Any], location: tuple[Any, ...]) -> dict[str, Any]:
-    head, *rest = location
-    if not rest:
-        return {key: value for key, value in raw.items() if key != head}
-    return {key: _without(value, tuple(rest)) if key == head else value for key, value in raw.items()}
-
-
 def _as_named(section: Mapping[str, Any] | None) -> Named | None:
     if section is None:
         return None
@@ -117,7 +89,7 @@ def _model(section: Mapping[str, Any], lenient: bool) -> Named:
     named = _as_named(section)
     assert named is not None
     if named.name in CELLNETS:
-        arguments = _build(CELLNETS[named.name], named.arguments, lenient, "model")
+        arguments = config.build(CELLNETS[named.name], named.arguments, "model", lenient)
         return Named(name=named.name, arguments=arguments.model_dump())
     if ":" not in named.name:
         close = config.nearest(named.name, CELLNETS)
