@@ -63,7 +63,7 @@ launch() {
         rm -f "$HPCRECO_ATTEMPTS"
         exit 0
     fi
-    if cancelled "$job"; then
+    if cancelled "$job"; then # its notes stay: Slurm may start it again
         say "exit code $code; cancelled, or requeued by Slurm itself"
         exit "$code"
     fi
@@ -73,6 +73,7 @@ launch() {
         say "exit code $code, requeueing"
         scontrol requeue "$job" && exec sleep 60 # until Slurm ends this shell
     fi
+    rm -f "$HPCRECO_ATTEMPTS"
     say "exit code $code, not requeued"
     exit "$code"
 }
