@@ -17,13 +17,22 @@ SCHEMA = shards.Schema(
     (shards.Table("points", (shards.Field("value", "float32"),)),),
     (shards.Attribute("tpc", "int"),),
 )
-TOY = experiment.Experiment("toy", "", "", "", "", schemas={"points": f"{__name__}:SCHEMA"})
+TOY = experiment.Experiment(
+    "toy", "", "", "", "", schemas={"points": "schema"}, checks={"points": "further checks"}
+)
+
+
+def below_ten(path):
+    """What the toy's schema cannot see: values stay below ten."""
+    with shards.Shard(path) as shard:
+        values = shard.read_events(0, shard.n_events, "points")["value"]
+    return [f"{path}: points/value has {v:g}, above 10" for v in values if v > 10]
 
 
 @pytest.fixture(autouse=True)
 def toy_experiment(monkeypatch):
     monkeypatch.setattr(experiment, "find", lambda name: TOY if name == "toy" else pytest.fail(name))
-    monkeypatch.setattr(experiment, "load", lambda name: SCHEMA)
+    monkeypatch.setattr(experiment, "load", {"schema": SCHEMA, "further checks": below_ten}.__getitem__)
 
 
 @pytest.fixture
@@ -76,3 +85,12 @@ def test_a_format_of_no_experiment_is_a_problem(folder, capsys):
         pass
     assert run(folder / "x.h5") == 1
     assert "lines" in capsys.readouterr().out
+
+
+def test_an_experiment_checks_what_its_schema_cannot_see(folder, capsys):
+    with shards.ShardWriter(folder / "deep" / "d.h5", SCHEMA, {"tpc": 1}) as writer:
+        writer.append(0, {"points": {"value": [1.0, 12.0, 30.0]}})
+    assert run(folder) == 1
+    out = capsys.readouterr().out
+    assert "d.h5: points/value has 12, above 10" in out and "has 30, above 10" in out
+    assert "3 done, 1 failed" in out
