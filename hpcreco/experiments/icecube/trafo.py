@@ -29,6 +29,7 @@ TRAFO = shards.Schema(
         shards.Attribute("sources", "json", required=False, volatile=True),
     ),
 )
+FILE = "trafo.h5"  # of the artefact, where a folder is named
 _LARGEST = 60.0  # |argument| of exp in `inverse`
 
 
@@ -217,8 +218,15 @@ def write(
 
 
 def read(path: str | os.PathLike[str]) -> Transformation:
-    """The transformation of an artefact. Raises ShardError for a file that is damaged or something else."""
-    artefact = shards.read_artefact(Path(path), TRAFO)
+    """The transformation of an artefact, or of the one in a folder.
+
+    Raises TrafoError where there is none, ShardError for a file that is damaged or something else.
+    """
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    if not path.is_file():
+        raise TrafoError(f"{path}: no transformation; make it with `hpcreco icecube trafo CONFIG`")
+    artefact = shards.read_artefact(path, TRAFO)
     arrays = artefact.arrays
     return Transformation(
         tuple(artefact.attributes["names"]),

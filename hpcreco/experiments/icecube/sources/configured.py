@@ -43,9 +43,7 @@ class ConfiguredSource(Source):
         self.detector = detector
         self.trafo = trafo
 
-    def base_parameters(self, base: str) -> tuple[str, ...]:
-        """Which of this source's parameters are those of a base, in the base's order.
-
-        A base without a transformation of its own takes theirs.
-        """
-        raise SourceError(f"{type(self).__name__} has no base sources, {base!r} is named as one")
+    @classmethod
+    def inherited(cls, config: Mapping[str, Any], base: str, trafo: Transformation) -> Transformation:
+        """What a base without its own transformation gets: `trafo`, the parameters named as the base names them."""
+        return trafo

@@ -54,7 +54,7 @@ class PointSource(ConfiguredSource):
     row_size: int = 64
 
     @abstractmethod
-    def emit(self, parameters: Tensor) -> Emission:
+    def emit(self, parameters: Tensor, data: Observation) -> Emission:
         """Light of sources with parameters (1 | M, n, K, p)."""
 
     def expect(self, parameters: Tensor, data: Observation, nearest: int | None = None) -> Expectation:
@@ -63,7 +63,7 @@ class PointSource(ConfiguredSource):
         if nearest is not None and nearest < parameters.shape[0]:
             rows = streaming.nearest(rows, self.constants.on("position", parameters), nearest)
         per_source = self.row_size * data.n_doms * data.n_events * parameters.element_size()
-        return streaming.total(lambda block: together(self.emit(block), data), rows, per_source)
+        return streaming.total(lambda block: together(self.emit(block, data), data), rows, per_source)
 
 
 def together(emission: Emission, data: Observation) -> Expectation:

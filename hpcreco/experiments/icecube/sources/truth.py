@@ -17,6 +17,7 @@ from torch import Tensor
 from hpcreco.config import Strict
 from hpcreco.experiments.icecube.light import ICES, SPEED_IN_ICE, Ice
 from hpcreco.experiments.icecube.sources.constants import of_detector
+from hpcreco.experiments.icecube.sources.contract import Observation
 from hpcreco.experiments.icecube.sources.geometry import direction
 from hpcreco.experiments.icecube.sources.incomplete_gamma import log_density, lower_gamma
 from hpcreco.experiments.icecube.sources.point import Emission, PointSource
@@ -49,7 +50,7 @@ class TruthModel(PointSource):
         super().__init__(*arguments, **named)
         self.constants = of_detector(self.detector)
 
-    def emit(self, parameters: Tensor) -> Emission:
+    def emit(self, parameters: Tensor, data: Observation) -> Emission:
         """Light of cascades with parameters (1 | M, n, K, 7)."""
         ice: Ice = self.settings.ice
         delta = self.constants.on("position", parameters)[:, None, None] - parameters[..., :3]
