@@ -94,13 +94,20 @@ if not hvd.mpi_built(): raise SystemExit("built without MPI")
 hvd.init()
 import torch
 assert float(hvd.allreduce(torch.ones(1), op=hvd.Sum)) == hvd.size()
-print(horovod.__version__, "- with MPI,", "NCCL" if hvd.nccl_built() else "no NCCL")
+gpu = torch.cuda.is_available()
+if gpu and hvd.nccl_built(): assert float(hvd.allreduce(torch.ones(1, device="cuda"), op=hvd.Sum)) == hvd.size()
+hint = ": gradients of GPUs pass through the CPU (HPCRECO_CUDA=torch tools/setup horovod)"
+print(horovod.__version__, "- with MPI,", "NCCL" if hvd.nccl_built() else "no NCCL" + hint * gpu)
 """
 MINKOWSKI = """
 import MinkowskiEngine as ME, torch
-x = ME.SparseTensor(torch.ones(2, 1), torch.tensor([[0, 0, 0, 0], [0, 5, 5, 5]], dtype=torch.int32))
-assert ME.MinkowskiConvolution(1, 1, kernel_size=3, dimension=3)(x).F.shape == (2, 1)
-print(ME.__version__, "-", "CUDA" if ME.is_cuda_available() else "CPU")
+gpu = torch.cuda.is_available()
+for device in ["cpu"] + ["cuda"] * (gpu and ME.is_cuda_available()):
+    sites = torch.tensor([[0, 0, 0, 0], [0, 5, 5, 5]], dtype=torch.int32, device=device)
+    x = ME.SparseTensor(torch.ones(2, 1, device=device), sites)
+    assert ME.MinkowskiConvolution(1, 1, kernel_size=3, dimension=3).to(device)(x).F.shape == (2, 1)
+hint = " only: on a GPU use sparse.backend: native (or HPCRECO_CUDA=torch tools/setup minkowski)"
+print(ME.__version__, "-", "CPU and CUDA" if ME.is_cuda_available() else "CPU" + hint * gpu)
 """
 GEOMETRIC = """
 import torch_geometric
@@ -108,8 +115,16 @@ print(torch_geometric.__version__)
 """
 GPU = """
 import torch
-if not torch.cuda.is_available():
-    print("none visible to torch" if torch.version.cuda else "none used: torch is a CPU build")
+if not torch.version.cuda:
+    print("none used: torch is a CPU build")
+elif not torch.cuda.is_available():
+    reason = "no reason given"
+    try:
+        torch.cuda.init()
+    except RuntimeError as error:
+        reason = str(error).split(". ")[0].strip()
+    if "too old" in reason: raise SystemExit(f"CUDA {torch.version.cuda} of torch: {reason}")
+    print("none visible to torch:", reason)
 else:
     torch.ones(1, device="cuda")
     for i in range(torch.cuda.device_count()):
@@ -127,6 +142,8 @@ print("a file is written, locked and read by two readers; HDF5_USE_FILE_LOCKING 
 """
 TWO_RANKS = "from mpi4py import MPI; print(MPI.COMM_WORLD.allreduce(1))"
 
+#: https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
+DRIVER = "the driver must fit torch's CUDA: CUDA 13 needs one of the 580 series or newer, CUDA 12 one of 525 or newer"
 REINSTALL = "run tools/setup in the checkout, or: pip install hpcreco"
 PROBES = (
     Probe("numpy", "import numpy; print(numpy.__version__)", REINSTALL),
@@ -301,9 +318,7 @@ def examine_launch(here: world.World | None) -> Finding:
 def examine_machine() -> list[Finding]:
     """GPUs, cores and memory, folders that must be writable, HDF5's file locks."""
     works, said = ask(GPU) if find_spec("torch") else (True, "unknown without torch")
-    gpu = Finding(
-        "GPU", WORKS if works else BROKEN, said, "" if works else "driver and torch's CUDA must fit", False
-    )
+    gpu = Finding("GPU", WORKS if works else BROKEN, said, "" if works else DRIVER, False)
     if works and said.startswith(("none", "unknown")):
         gpu = replace(
             gpu, state=MISSING, remedy="everything runs on the CPU too; for GPUs install torch's CUDA build"

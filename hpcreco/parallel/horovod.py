@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hpcreco import collective
-from hpcreco.parallel import ParallelError
+from hpcreco.parallel import ParallelError, node
 from hpcreco.world import World, WorldError
 
 
@@ -46,7 +47,8 @@ class Horovod:
                 "it was built with another MPI than this launcher's; see `hpcreco doctor`"
             )
         self.device = device
-        self._on_device = device.type == "cpu" or bool(self._hvd.nccl_built())
+        self._on_device = False
+        self._on_device = self._nccl(self.broadcast_object(self.gather_object(node.gpu(device))))
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over ranks."""
@@ -114,6 +116,24 @@ class Horovod:
         """Leave Horovod."""
         self._hvd.shutdown()
 
+    def _nccl(self, gpus: Sequence[str | None]) -> bool:
+        """Whether tensors can be added where they are on `gpus`, those of all ranks; rank 0 warns where they cannot."""
+        if set(gpus) == {None}:
+            return False
+        if not self._hvd.nccl_built():
+            reason = "Horovod was built for the CPU only"
+            remedy = "build it with NCCL (HPCRECO_CUDA=torch tools/setup horovod)"
+        elif not node.own_gpus(gpus):
+            reason, remedy = "NCCL needs one GPU per rank, and some ranks share one", "start one rank per GPU"
+        else:
+            return True
+        if self.rank == 0:
+            warnings.warn(
+                f"{reason}: gradients are copied to the CPU and back in every step; {remedy}, or use --backend ddp",
+                stacklevel=4,
+            )
+        return False
+
     def _wait(self, handle: int) -> Any:
         try:
             return self._hvd.synchronize(handle)
@@ -121,7 +141,7 @@ class Horovod:
             raise ParallelError(f"lost another rank, see its own message ({error})") from error
 
     def _hosted(self, tensor: Tensor) -> Tensor:
-        """`tensor` as Horovod can take it: contiguous, and on the CPU unless NCCL is built in."""
+        """`tensor` as Horovod can take it: contiguous, and on the CPU unless NCCL adds it on its GPU."""
         tensor = tensor.detach()
         return (tensor if self._on_device else tensor.cpu()).contiguous()
 

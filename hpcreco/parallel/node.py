@@ -45,6 +45,18 @@ def choose_device(world: World, wanted: str | None = None) -> torch.device:
     return device
 
 
+def gpu(device: torch.device) -> str | None:
+    """Which GPU `device` is, among all of all nodes; None for the CPU."""
+    if device.type != "cuda":
+        return None
+    return f"{socket.gethostname()} {torch.cuda.get_device_properties(device).uuid}"
+
+
+def own_gpus(everyone: Sequence[str | None]) -> bool:
+    """Whether every rank has a GPU that no other rank uses, as NCCL demands. everyone: `gpu()` of all ranks."""
+    return None not in everyone and len(set(everyone)) == len(everyone)
+
+
 def cores() -> tuple[str, tuple[int, ...]]:
     """Name of this host and the cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

@@ -62,9 +62,14 @@ class MinkowskiSites:
         """Sites of distinct coordinates and, for each of them in their order, its row of `coords`.
 
         MinkowskiEngine refuses an empty set of coordinates: then the sites are native ones, on which nothing is
-        computed.
+        computed. Raises SparseError for coordinates on a GPU when the engine was built for the CPU only.
         """
         me = engine()
+        if coords.is_cuda and not me.is_cuda_available():
+            raise SparseError(
+                f"sparse.backend: minkowski was built for the CPU only, and the data are on {coords.device}; build it "
+                "for GPUs (HPCRECO_CUDA=torch tools/setup minkowski), or use sparse.backend: native or --device cpu"
+            )
         if not len(coords):
             return NativeSites.build(coords, keys)
         kind = me.CoordinateMapType.CUDA if coords.is_cuda else me.CoordinateMapType.CPU

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -115,3 +117,37 @@ def test_a_rendezvous_file_is_one_per_job_and_the_same_on_all_ranks(tmp_path):
         name(0)
     with pytest.raises(WorldError, match="HPCRECO_RENDEZVOUS_FILE"):
         rendezvous.address_file(World(0, 2, 0, 2, "srun"), None, {})
+
+
+@pytest.mark.parametrize(
+    ("gpus", "expected"),
+    [
+        ([None, None], False),
+        (["a 1", "a 2", "b 1"], True),
+        (["a 1", "a 1"], False),
+        (["a 1", None], False),
+    ],
+)
+def test_nccl_needs_a_gpu_of_its_own_for_every_rank(gpus, expected):
+    assert node.own_gpus(gpus) is expected
+    assert node.gpu(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize(
+    ("built", "gpus", "on_device", "warning"),
+    [
+        (False, [None, None], False, None),
+        (True, ["a 1", "a 2"], True, None),
+        (False, ["a 1", "a 2"], False, "built for the CPU only.*HPCRECO_CUDA=torch tools/setup horovod"),
+        (True, ["a 1", "a 1"], False, "some ranks share one.*one rank per GPU"),
+    ],
+)
+def test_horovod_says_why_gradients_leave_the_gpu(built, gpus, on_device, warning, recwarn):
+    from hpcreco.parallel.horovod import Horovod
+
+    ranks = object.__new__(Horovod)
+    ranks.rank, ranks._hvd = 0, SimpleNamespace(nccl_built=lambda: built)
+    assert ranks._nccl(gpus) is on_device
+    told = [str(found.message) for found in recwarn]
+    assert len(told) == (warning is not None)
+    assert warning is None or re.search(warning, told[0])

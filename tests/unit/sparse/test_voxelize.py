@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -107,3 +109,12 @@ def test_backend_is_restored_after_a_with_block() -> None:
         x, _ = sparse.voxelize(torch.tensor([[0, 1, 1, 1]]), torch.ones(1, 1))
         assert type(x.sites).__name__ == "MinkowskiSites"
     assert sparse.backend() == "native"
+
+
+def test_minkowski_for_the_cpu_refuses_a_gpu_in_one_sentence(monkeypatch):
+    from hpcreco.sparse import minkowski
+
+    monkeypatch.setattr(minkowski, "engine", lambda: SimpleNamespace(is_cuda_available=lambda: False))
+    on_gpu = SimpleNamespace(is_cuda=True, device="cuda:1")
+    with pytest.raises(sparse.SparseError, match=r"CPU only.*cuda:1.*tools/setup minkowski.*native"):
+        minkowski.MinkowskiSites.build(on_gpu, on_gpu)
