@@ -30,7 +30,7 @@ EXPERIMENT = Experiment(
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
     claims=claims,
-    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "convert")},
+    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "convert", "reconstruct")},
     schemas={
         "pulses": f"{_HERE}.pulses:PULSES",
         "detector": f"{_HERE}.detector:DETECTOR",
