@@ -31,7 +31,10 @@ COPY configs configs
 COPY hpcreco hpcreco
 
 FROM sources AS built-cpu
-ARG APT_CONFIG PIP_CONFIG_FILE PIP_EXTRA_INDEX_URL XDG_CACHE_HOME
+ARG APT_CONFIG
+ARG PIP_CONFIG_FILE
+ARG PIP_EXTRA_INDEX_URL
+ARG XDG_CACHE_HOME
 ARG TORCH=""
 RUN HPCRECO_TORCH=$TORCH tools/setup --runtime horovod minkowski
 
@@ -40,12 +43,19 @@ COPY --from=built-cpu /opt/hpcreco/LICENSE /opt/hpcreco/LICENSE
 COPY --from=built-cpu /opt/hpcreco/configs /opt/hpcreco/configs
 COPY --from=built-cpu /opt/hpcreco/jobs /opt/hpcreco/jobs
 COPY --from=built-cpu /opt/hpcreco/.venv /opt/hpcreco/.venv
-ARG VERSION REVISION SOURCE
-LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION org.opencontainers.image.source=$SOURCE
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION \
+      org.opencontainers.image.source=$SOURCE
 USER 65534:65534
 
 FROM sources AS built-gpu
-ARG APT_CONFIG PIP_CONFIG_FILE PIP_EXTRA_INDEX_URL XDG_CACHE_HOME
+ARG APT_CONFIG
+ARG PIP_CONFIG_FILE
+ARG PIP_EXTRA_INDEX_URL
+ARG XDG_CACHE_HOME
 ARG TORCH=2.11.0
 ARG CUDA=13.0
 RUN HPCRECO_TORCH=$TORCH HPCRECO_CUDA=$CUDA tools/setup --runtime horovod minkowski
@@ -55,6 +65,10 @@ COPY --from=built-gpu /opt/hpcreco/LICENSE /opt/hpcreco/LICENSE
 COPY --from=built-gpu /opt/hpcreco/configs /opt/hpcreco/configs
 COPY --from=built-gpu /opt/hpcreco/jobs /opt/hpcreco/jobs
 COPY --from=built-gpu /opt/hpcreco/.venv /opt/hpcreco/.venv
-ARG VERSION REVISION SOURCE
-LABEL org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION org.opencontainers.image.source=$SOURCE
+ARG VERSION=unknown
+ARG REVISION=unknown
+ARG SOURCE=unknown
+LABEL org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION \
+      org.opencontainers.image.source=$SOURCE
 USER 65534:65534

@@ -25,7 +25,8 @@ case $runtime in
 none) ;;
 apptainer) inside=(apptainer exec "${site_apptainer[@]}" "$HPCRECO_IMAGE") ;;
 shifter) inside=(shifter "--image=$HPCRECO_IMAGE" "${site_shifter[@]}") ;;
-podman-hpc) inside=(podman-hpc run --rm "${site_podman[@]}" -v "$PWD:$PWD" -w "$PWD" "$HPCRECO_IMAGE") ;;
+# Root in there is you out here; the image's own user, nobody, could not write your files.
+podman-hpc) inside=(podman-hpc run --rm --user 0:0 "${site_podman[@]}" -v "$PWD:$PWD" -w "$PWD" "$HPCRECO_IMAGE") ;;
 *) echo "hpcreco: error: HPCRECO_RUNTIME=$runtime: write apptainer, shifter or podman-hpc" && exit 2 ;;
 esac
 
