@@ -108,6 +108,8 @@ def show(told: dict[str, str], state: str) -> None:
 
 def _job(found: Progress) -> str:
     job = found.job
+    if job.state == "unknown":
+        return f"{job.job}, of which Slurm knows nothing (any more)"
     parts = [f"{job.job} {job.state}"]
     parts += [f"({job.reason})"] if job.reason else []
     parts += [f"on {job.nodes}"] if job.nodes else []
