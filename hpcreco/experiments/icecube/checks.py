@@ -20,6 +20,15 @@ def problems(path: Path) -> list[str]:
         return [f"{path}: {problem}" for problem in (*_array(shard), *_events(shard), *_rows(shard))]
 
 
+def detector_problems(path: Path) -> list[str]:
+    """What is wrong with the artefact of a detector."""
+    try:
+        detector.read(path)
+    except detector.DetectorError as error:
+        return [str(error)]
+    return []
+
+
 def _array(shard: Shard) -> Iterator[str]:
     try:
         found = detector.beside(shard.path, shard.attributes["detector_sha256"])

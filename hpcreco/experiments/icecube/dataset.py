@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.config import Run
 from hpcreco.data.batch import Event
 from hpcreco.experiments.icecube import reading
 from hpcreco.experiments.icecube.pulses import CASCADE, quantiles
@@ -56,7 +55,7 @@ class PulseReader:
         values = shard.read(position, "event", ("parameters",))["parameters"]
         found = shard.columns("event", "parameters")
         if self.options.shift_to_maximum is not None:
-            values = _shifted(values, found, self.options.shift_to_maximum)
+            values = shifted(values, found, self.options.shift_to_maximum)
         if not wanted:
             return values
         return values[:, reading.columns_in_order(found, wanted, "event/parameters")]
@@ -89,16 +88,11 @@ def seed_columns(shard: Shard, seed: str) -> tuple[str, ...]:
     return tuple(c.rpartition("/")[2] for c in found if c.rpartition("/")[0] == seed)
 
 
-def _shifted(values: np.ndarray, names: tuple[str, ...], prefix: str) -> np.ndarray:
+def shifted(values: np.ndarray, names: tuple[str, ...], prefix: str) -> np.ndarray:
+    """(1, p) parameters with the cascade whose names begin with `prefix` moved to its maximum of light."""
     columns = [reading.columns_in_order(names, (prefix + name,), "event/parameters")[0] for name in CASCADE]
     cascade = dict(zip(CASCADE, values[0, columns].tolist(), strict=True))
     moved = reading.shifted_to_maximum(cascade)
     out = values.copy()
     out[0, columns] = [moved[name] for name in CASCADE]
     return out
-
-
-def reader(run: Run, training: bool) -> PulseReader:
-    """The reader of a run's events; what it does stands in `run.settings.reading`."""
-    del training  # nothing is augmented
-    return PulseReader(getattr(run.settings, "reading", Reading()))

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from pydantic import model_validator
 
 from hpcreco.config import Strict
 
@@ -19,7 +21,10 @@ REFRACTIVE_INDEX = 1.3195
 
 
 class Ice(Strict):
-    """Constants of the light yield and of the time distribution; lengths m, times ns, yield PE·m/GeV."""
+    """Constants of the light yield and of the time distribution; lengths m, times ns, yield PE·m/GeV.
+
+    In a config also the name of one of `ICES`.
+    """
 
     light: float = 0.6  # N₀
     core: float = 1.0  # r₀
@@ -31,6 +36,15 @@ class Ice(Strict):
     scattering: float = 33.3  # λ_P
     scattering_time: float = 120.0  # τ
     absorption: float = 98.0  # λ_a
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        if value not in ICES:
+            raise ValueError(f"no ice of this name; known: {', '.join(ICES)}")
+        return ICES[value].model_dump()
 
     @property
     def cherenkov(self) -> float:

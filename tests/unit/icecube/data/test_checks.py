@@ -100,3 +100,12 @@ def test_every_defect_is_found_alone(write, words):
 def test_the_detector_belongs_to_the_file(write):
     assert "not beside it" in checks.problems(write(beside=False))[0]
     assert "detector_shape" in checks.problems(write(shape=(10, 7)))[0]
+
+
+def test_a_detector_that_is_not_what_its_digest_says(tmp_path, small):
+    path = detector.write(small, tmp_path)
+    assert checks.detector_problems(path) == []
+    arrays = {name: getattr(small, name) for name in ("positions", "efficiency", "noise_rate", "dead")}
+    arrays["noise_rate"] = 2 * arrays["noise_rate"]
+    shards.write_artefact(path, detector.DETECTOR, {"sha256": small.sha256, "name": ""}, arrays)
+    assert "were changed" in checks.detector_problems(path)[0]

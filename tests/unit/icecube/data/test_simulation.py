@@ -324,6 +324,15 @@ def test_first_file_continues_a_sample(run_simulate, tmp_path):
     assert digests(tmp_path / "b")["pulses-00001.h5"] == digests(tmp_path / "a")["pulses-00001.h5"]
 
 
+def test_ice_goes_by_name(run_simulate, tmp_path):
+    options = ("-n", 2, "--seed", 1, "--out", tmp_path)
+    assert run_simulate(*options, "--set", "ice=amanda") == 0
+    with shards.Shard(tmp_path / "pulses-00000.h5") as shard:
+        assert shard.attributes["generator"]["ice"]["scattering_time"] == 557.0
+    with pytest.raises(ValueError, match="known: default, amanda"):
+        run_simulate(*options, "--set", "ice=antarctic")
+
+
 def test_unknown_constants_name_the_nearest(run_simulate, tmp_path):
     with pytest.raises(ValueError, match="did you mean 'scattering'"):
         run_simulate("--seed", 1, "--out", tmp_path, "--set", "ice.scatering=3")
