@@ -19,8 +19,7 @@ from hpcreco.train.lock import STALE
 
 _TAIL = 64 * 1024  # bytes of a log that are looked through
 _ERROR = re.compile(
-    r"\berror\b|\w+(Error|Exception)\b|^Killed|Bus error|Segmentation fault|out of memory|oom.kill",
-    re.IGNORECASE,
+    r"(?i:\berror\b)|^[\w.]+(Error|Exception)\b|^Killed|Bus error|Segmentation fault|(?i:out of memory|oom.kill)"
 )
 #: what srun and slurmstepd say of any job that ended with a code: its cause is elsewhere
 _NOT_A_CAUSE = re.compile(
@@ -128,7 +127,7 @@ def _latest_job(tried: list[attempts.Attempt], sent: list[dict[str, str]]) -> tu
 
 def _state(folder: Path, job: queue.JobState, tried: list[attempts.Attempt], now: float) -> str:
     last = tried[-1] if tried else None
-    if job.state == "RUNNING" or _heart_beats(folder, now):
+    if job.state == "RUNNING" or (job.state == "unknown" and _heart_beats(folder, now)):
         return "training"
     if job.active:
         return "queued"

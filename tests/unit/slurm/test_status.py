@@ -81,6 +81,7 @@ def test_without_slurm_the_last_attempt_says_how_it_is(run, outcome, state):
 def test_a_beating_lock_is_a_run_in_training(run):
     (run / ".lock").write_text("{}")
     assert progress.look(run, unknown).state == "training"
+    assert progress.look(run, lambda job: JobState(job, "FAILED")).state == "lost"  # Slurm knows better
     os.utime(run / ".lock", (0, time.time() - 1000))
     assert progress.look(run, unknown).state == "lost"
 
@@ -103,7 +104,8 @@ def test_a_job_in_the_queue_is_found_before_it_begins(tmp_path):
 def test_the_last_error_is_the_cause_and_not_what_slurm_says_of_it(run, tmp_path):
     log = tmp_path / "job.out"
     log.write_text(
-        "epoch 1\nhpcreco: error: the disk is full\nsrun: error: node2: task 1: Exited with exit code 1\n"
+        "epoch 1\nhpcreco: error: the disk is full\nterminate called after throwing 'std::system_error'\n"
+        "srun: error: node2: task 1: Exited with exit code 1\n"
         "srun: Force Terminated StepId=7.0\n"
     )
     finish(run, "failed")
