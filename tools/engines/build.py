@@ -2,10 +2,11 @@
 
     .venv/bin/python tools/engines/build.py horovod
     .venv/bin/python tools/engines/build.py minkowski --wheel-only
+    .venv/bin/python tools/engines/build.py horovod --cuda 13.0
 
-A wheel is built once per torch, Python, MPI, C library, machine type and patch list, in a throw-away directory, and
-kept below $XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine
-also OpenBLAS's headers.
+A wheel is built once per torch, Python, MPI, CUDA, C library, machine type and patch list, in a throw-away directory,
+and kept below $XDG_CACHE_HOME/hpcreco/wheels (default ~/.cache/hpcreco/wheels). Needs a C++ compiler; MinkowskiEngine
+also OpenBLAS's headers. CUDA's compiler is brought along when it is needed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # run as a script from anywhere
+import cuda_toolkit
 import patches
+import patches_cuda
 import sources
 
 MEMORY_PER_COMPILER = 2.5e9  # bytes; torch's headers are heavy
+MEMORY_PER_NVCC = 2.9e9
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Engine:
     environment: dict[str, str]
     links_mpi: bool
     check: str
+    cuda: str | None = None
 
 
 def torch_version() -> tuple[int, int]:
@@ -55,9 +60,11 @@ def torch_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def horovod() -> Engine:
-    """Horovod 0.28.1 over MPI, for torch only; the user's own HOROVOD_* variables win (HOROVOD_GPU_OPERATIONS=NCCL)."""
-    return Engine(
+def horovod(cuda_version: str | None = None) -> Engine:
+    """Horovod 0.28.1 over MPI, for torch only; with CUDA its operations on GPUs are NCCL's. The user's own HOROVOD_*
+    variables win.
+    """
+    engine = Engine(
         package="horovod",
         version="0.28.1",
         sha256="92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0",
@@ -73,11 +80,22 @@ def horovod() -> Engine:
         links_mpi=True,
         check="import horovod.torch as hvd; assert hvd.mpi_built()",
     )
+    if cuda_version is None:
+        return engine
+    capabilities = ",".join(a.replace(".", "") for a in cuda_toolkit.ARCHITECTURES)
+    return replace(
+        engine,
+        patches=patches_cuda.horovod(torch_version()),
+        environment=engine.environment
+        | {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_BUILD_CUDA_CC_LIST": capabilities},
+        check="import horovod.torch as hvd; assert hvd.mpi_built() and hvd.nccl_built()",
+        cuda=cuda_version,
+    )
 
 
-def minkowski() -> Engine:
-    """MinkowskiEngine 0.5.4 for the CPU, over OpenBLAS."""
-    return Engine(
+def minkowski(cuda_version: str | None = None) -> Engine:
+    """MinkowskiEngine 0.5.4 over OpenBLAS, for the CPU or for CUDA as well."""
+    engine = Engine(
         package="MinkowskiEngine",
         version="0.5.4",
         sha256="b1879c00d0b0b1d30ba622cce239886a7e3c78ee9da1064cdfe2f64c2ab15f94",
@@ -87,9 +105,23 @@ def minkowski() -> Engine:
         links_mpi=False,
         check="import MinkowskiEngine",
     )
+    if cuda_version is None:
+        return engine
+    return replace(
+        engine,
+        patches=[*engine.patches, *patches_cuda.minkowski()],
+        arguments=("--force_cuda", "--blas=openblas"),
+        environment={
+            "TORCH_CUDA_ARCH_LIST": ";".join(cuda_toolkit.ARCHITECTURES) + "+PTX",
+            # Otherwise templates are shared with other libraries of the process, whatever version those hold.
+            "NVCC_APPEND_FLAGS": "-Xcompiler=-fno-gnu-unique",
+        },
+        check="import MinkowskiEngine as ME; assert ME.is_cuda_available()",
+        cuda=cuda_version,
+    )
 
 
-ENGINES: dict[str, Callable[[], Engine]] = {"horovod": horovod, "minkowski": minkowski}
+ENGINES: dict[str, Callable[[str | None], Engine]] = {"horovod": horovod, "minkowski": minkowski}
 
 
 def mpi_identity() -> str:
@@ -121,6 +153,7 @@ def cache_folder(engine: Engine) -> Path:
         f"torch-{metadata.version('torch')}",
         f"py{sys.version_info.major}.{sys.version_info.minor}",
         *([mpi_identity()] if engine.links_mpi else []),
+        *([f"cuda-{engine.cuda}-sm{'-'.join(cuda_toolkit.ARCHITECTURES)}"] if engine.cuda else []),
         "".join(platform.libc_ver()),  # an image may share the cache with a host whose libraries are newer
         platform.machine(),
         hashlib.sha256(recipe.encode()).hexdigest()[:8],
@@ -138,12 +171,12 @@ def build_settings(engine: Engine) -> dict[str, str]:
     return engine.environment | chosen
 
 
-def compilers() -> int:
+def compilers(engine: Engine) -> int:
     """How many compilers may run at once: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
     text = Path("/proc/meminfo").read_text()  # the kernel's own estimate counts the page cache as free
     memory = int(text.partition("MemAvailable:")[2].split()[0]) * 1024
-    return max(1, min(cores, int(memory / MEMORY_PER_COMPILER)))
+    return max(1, min(cores, int(memory / (MEMORY_PER_NVCC if engine.cuda else MEMORY_PER_COMPILER))))
 
 
 @contextmanager
@@ -176,10 +209,16 @@ def build(engine: Engine, folder: Path) -> Path:
             print(f"  patch {patch.file}: {patch.why}", flush=True)
             patch.apply(source)
         environment = os.environ | build_settings(engine)
-        environment |= {"PATH": search_path(), "MAKEFLAGS": f"-j{compilers()}", "MAX_JOBS": str(compilers())}
+        jobs = str(compilers(engine))
+        environment |= {"PATH": search_path(), "MAKEFLAGS": f"-j{jobs}", "MAX_JOBS": jobs}
+        if engine.cuda:
+            toolkit = cuda_toolkit.toolkit(engine.cuda, Path(temporary) / "cuda")
+            environment |= toolkit.environment()
+            environment["PATH"] = f"{toolkit.home}/bin:{environment['PATH']}"
         command = [sys.executable, "setup.py", "bdist_wheel", *engine.arguments]
+        time_needed = "6 (Horovod) to 25 minutes" if engine.cuda else "4 to 6 minutes"
         print(
-            f"  building {engine.package} {engine.version}: 4 to 6 minutes on 2 cores; log: {log}", flush=True
+            f"  building {engine.package} {engine.version}: {time_needed} on 2 cores; log: {log}", flush=True
         )
         code = follow(command, source, environment, log)
         wheel = cached(source / "dist")
@@ -257,11 +296,25 @@ def main() -> int:
     parser.add_argument(
         "--from-cache", action="store_true", help="exit code 1 instead of building what the cache lacks"
     )
-    parser.add_argument("--source", type=Path, metavar="DIR", help="only bring the engine's source into DIR")
+    parser.add_argument(
+        "--source",
+        type=Path,
+        metavar="DIR",
+        help="only bring the engine's source into DIR, which has torch's wheels; with --cuda also the compiler",
+    )
+    parser.add_argument(
+        "--cuda",
+        metavar="VERSION",
+        default=os.environ.get("HPCRECO_CUDA"),
+        help="build for GPUs too, with the CUDA of the installed torch: 13.0, or torch (default: $HPCRECO_CUDA)",
+    )
     arguments = parser.parse_args()
-    engine = ENGINES[arguments.engine]()
+    # A source is the same for all, and may be fetched where another torch is installed.
+    engine = ENGINES[arguments.engine](None if arguments.source else cuda_toolkit.chosen(arguments.cuda))
     if arguments.source:
         sources.fetch(engine.package, engine.version, engine.sha256, arguments.source)
+        if arguments.cuda:
+            cuda_toolkit.download(arguments.source)
         return 0
     folder = cache_folder(engine)
     if arguments.from_cache and cached(folder) is None:

@@ -28,9 +28,14 @@ class Patch:
         path.write_text(text.replace(self.old, self.new))
 
 
+def cxx_standard(torch_version: tuple[int, int]) -> int:
+    """The C++ standard that the headers of torch (major, minor) need."""
+    return 20 if torch_version >= (2, 13) else 17
+
+
 def horovod(torch_version: tuple[int, int]) -> list[Patch]:
     """Patches of Horovod 0.28.1 for ``torch_version`` (major, minor)."""
-    standard = 20 if torch_version >= (2, 13) else 17
+    standard = cxx_standard(torch_version)
     why = f"torch's headers need C++{standard}"
     # libmpi.so.12 of the MPICH wheel lies in <environment>/lib, four folders above horovod/torch/mpi_lib_v2*.so.
     # A relative path keeps a cached wheel working in another environment; a RUNPATH gives way to LD_LIBRARY_PATH
