@@ -41,7 +41,7 @@ class Ddp:
             transport = "nccl" if own_gpu else "gloo"
         if transport == "nccl" and device.type != "cuda":
             raise WorldError("transport nccl needs a GPU and this rank has none: choose gloo")
-        self._on_device = device.type == "cpu" or transport == "nccl"
+        self.on_device = device.type == "cpu" or transport == "nccl"
         if world.size == world.local_size:
             # one node: no need for its name to resolve, which it often does not in containers
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -109,7 +109,7 @@ class Ddp:
     def _hosted(self, tensor: Tensor) -> Tensor:
         """`tensor` as the transport can take it: contiguous, and on the CPU for gloo."""
         tensor = tensor.detach()
-        return (tensor if self._on_device else tensor.cpu()).contiguous()
+        return (tensor if self.on_device else tensor.cpu()).contiguous()
 
     @staticmethod
     def _return(tensors: Sequence[Tensor], hosted: Sequence[Tensor]) -> None:

@@ -47,8 +47,8 @@ class Horovod:
                 "it was built with another MPI than this launcher's; see `hpcreco doctor`"
             )
         self.device = device
-        self._on_device = False
-        self._on_device = self._nccl(self.broadcast_object(self.gather_object(node.gpu(device))))
+        self.on_device = False
+        self.on_device = self._nccl(self.broadcast_object(self.gather_object(node.gpu(device))))
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over ranks."""
@@ -143,7 +143,7 @@ class Horovod:
     def _hosted(self, tensor: Tensor) -> Tensor:
         """`tensor` as Horovod can take it: contiguous, and on the CPU unless NCCL adds it on its GPU."""
         tensor = tensor.detach()
-        return (tensor if self._on_device else tensor.cpu()).contiguous()
+        return (tensor if self.on_device else tensor.cpu()).contiguous()
 
     @staticmethod
     def _return(tensors: Sequence[Tensor], hosted: Sequence[Tensor]) -> None:
