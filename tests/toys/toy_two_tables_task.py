@@ -75,8 +75,14 @@ def step(model, batch, context: Context):
 
 
 def _misbehave(model, context):
-    """Faults that the failure tests ask for through the environment: RANK:STEP."""
+    """Faults that the failure tests ask for through the environment: RANK:STEP, in the start TOY_ATTEMPT of a job."""
+    time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
+    attempt = os.environ.get("SLURM_RESTART_COUNT", "0")
+    if os.environ.get("TOY_ATTEMPT", attempt) != attempt:
+        return
     rank = os.environ.get("PMI_RANK", "0")
+    if os.environ.get("TOY_HANG") == f"{rank}:{context.step}":
+        time.sleep(600)  # goes on after a signal
     for name, act in (
         ("TOY_RAISE", None),
         ("TOY_STOP", signal.SIGSTOP),
@@ -84,10 +90,10 @@ def _misbehave(model, context):
         ("TOY_TERM", signal.SIGTERM),
     ):
         if os.environ.get(name) == f"{rank}:{context.step}":
+            print(f"toy fault at {int(time.time())}", flush=True)
             if act is None:
                 raise RuntimeError("a toy fault")
             os.kill(os.getpid(), act)
-    time.sleep(float(os.environ.get("TOY_SLEEP", "0")))
 
 
 def metrics(outputs, batch):
