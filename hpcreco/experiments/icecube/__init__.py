@@ -30,11 +30,18 @@ EXPERIMENT = Experiment(
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
     claims=claims,
-    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "convert", "reconstruct")},
+    verbs={
+        **{
+            verb: f"{_HERE}.{verb}"
+            for verb in ("simulate", "convert", "reconstruct", "report", "display", "export")
+        },
+        "trafo": f"{_HERE}.create_trafo",
+    },
     schemas={
         "pulses": f"{_HERE}.pulses:PULSES",
         "detector": f"{_HERE}.detector:DETECTOR",
         "yinf": f"{_HERE}.yinf:YINF",
+        "losses": f"{_HERE}.yinf:LOSSES",
     },
-    checks={"pulses": f"{_HERE}.checks:problems"},
+    checks={"pulses": f"{_HERE}.checks:problems", "detector": f"{_HERE}.checks:detector_problems"},
 )

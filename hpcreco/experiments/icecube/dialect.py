@@ -43,7 +43,8 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
     """
     written: Dialect = config.build(Dialect, raw, lenient=lenient)
     output_dir = _output_dir(written)
-    model = _model(written.model_settings, "model_settings")
+    frozen = _frozen(written.model_settings)
+    model = _model(written.model_settings, frozen)
     training = written.training_settings
     reconstruction = config.build(
         ReconstructionSettings, written.reconstruction_settings, "reconstruction_settings", lenient
@@ -53,7 +54,7 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
         sources=_sources(written),
         reading=_reading(written.data_handler_settings, written.model_settings),
         model=model,
-        frozen=_frozen(written.model_settings),
+        frozen=frozen,
         losses=tuple(_loss(module, n) for n, module in enumerate(written.loss_module_settings)),
         optimizer=_optimizer(training),
         regularisation=settings.Regularisation(l1=training.l1_regularization, l2=training.l2_regularization),
@@ -229,24 +230,27 @@ def _trafo(written: Dialect, output_dir: Path) -> settings.Trafo:
 # ---------------------------------------------------------------------------------------------- model
 
 
-def _model(section: Model, where: str) -> dict[str, Any]:
-    """The nested settings with our class names; sections that the config leaves out are left out."""
-    written_in_original = section.model_class.startswith("egenerator.")
-    name = aliases.source(section.model_class, f"{where}.model_class")
-    made: dict[str, Any] = {"model_class": name, "config": dict(section.config)}
-    if name == "DefaultCascadeModel" and written_in_original and section.decoder_settings is None:
-        # the first generation's times are relative to the vertex's
-        made["config"].setdefault("time_reference", "vertex")
-    for key in ("load_dir", "decoder_settings", "decoder_charge_settings"):
-        if getattr(section, key) is not None:
+def _model(
+    section: Model,
+    frozen: tuple[tuple[str, ...], ...],
+    where: str = "model_settings",
+    path: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The nested settings as `hypothesis.build` takes them; what the config leaves out is left out."""
+    aliases.source(section.model_class, f"{where}.model_class")
+    made: dict[str, Any] = {"model_class": section.model_class, "config": dict(section.config)}
+    for key in ("load_dir", "decoder_settings", "decoder_charge_settings", "freeze", "unfreeze"):
+        if getattr(section, key):
             made[key] = getattr(section, key)
-    if section.data_trafo_settings is not None:
+    if section.data_trafo_settings is not None and path:
         made["data_trafo_settings"] = section.data_trafo_settings.model_dump(exclude_none=True)
     if section.multi_source_bases:
         made["multi_source_bases"] = {
-            base: _model(inner, f"{where}.multi_source_bases.{base}")
+            base: _model(inner, frozen, f"{where}.multi_source_bases.{base}", (*path, base))
             for base, inner in section.multi_source_bases.items()
         }
+    else:
+        made["trainable"] = path not in frozen
     _check_sources(made, where)
     return made
 

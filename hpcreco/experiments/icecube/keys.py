@@ -234,6 +234,8 @@ class Model(Strict):
     multi_source_bases: dict[str, Model] = Field(default_factory=dict)
     # hpcreco's own: null leaves it to whether the part is loaded and something else is new
     trainable: bool | None = None
+    freeze: list[str] = Field(default_factory=list)
+    unfreeze: list[str] = Field(default_factory=list)
 
     @field_validator("config", "multi_source_bases", mode="before")
     @classmethod

@@ -47,10 +47,12 @@ class Likelihood(nn.Module):
         """What each source of the ensemble expects of events with parameters (n, p)."""
         return [source.expect(parameters[None], data) for source in self.sources]  # type: ignore[operator]
 
-    def by_term(self, parameters: Tensor, data: Observation) -> dict[str, Tensor]:
-        """(n,) by name of the term, priors included."""
+    def by_term(
+        self, parameters: Tensor, data: Observation, expectations: Sequence[Expectation] | None = None
+    ) -> dict[str, Tensor]:
+        """(n,) by name of the term, priors included; `expectations` of `expect`, where they are known already."""
         total: dict[str, Tensor] = {}
-        for expectation in self.expect(parameters, data):
+        for expectation in expectations or self.expect(parameters, data):
             for name, value in losses.terms(self.terms, expectation, data).items():
                 total[name] = total[name] + value if name in total else value
         for name, term in losses.names(self.terms).items():
