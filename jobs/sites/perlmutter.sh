@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2034
 # Perlmutter's GPU nodes (NERSC): 4 A100, 64 cores (128 hardware threads), Slingshot. One rank a GPU.
-# Written from the documents named below; no part of it ever ran on Perlmutter. Your account is not in here:
+# Written from public documents and scripts, the addresses are where to check; nothing of it ever ran on Perlmutter.
+# Your account is not in here:
 # --sbatch "-A m1234", or export SBATCH_ACCOUNT=m1234. https://docs.nersc.gov/systems/perlmutter/running-jobs/
 #SBATCH --constraint=gpu
 #SBATCH --qos=regular
