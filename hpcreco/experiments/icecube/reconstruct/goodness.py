@@ -23,13 +23,13 @@ Draw = Callable[[Tensor, Observation], Observation]
 class Goodness:
     """Of n events: one_sided (n,) share of drawn events with a higher loss; two_sided (n,).
 
-    doms: (n, M) the same per DOM, where the likelihood has terms per DOM. bias, width: (n, p) mean and standard
+    terms: (n, T) the same for each part of the loss, where these are given. bias, width: (n, p) mean and standard
     deviation of refitted minus drawn parameters, where events were fitted again.
     """
 
     one_sided: Tensor
     two_sided: Tensor
-    doms: Tensor | None = None
+    terms: Tensor | None = None
     bias: Tensor | None = None
     width: Tensor | None = None
 
@@ -54,8 +54,8 @@ def goodness(
     `refit` every drawn event is fitted, as the data were.
     """
     above = torch.zeros_like(loss)
-    at_doms = None if terms is None else torch.zeros_like(data.usable, dtype=loss.dtype)
     own = None if terms is None else terms(best, data).detach()
+    parts = None if own is None else torch.zeros_like(own)
     shifts = []
     for _ in range(samples):
         hypothesis = best if covariance is None else _drawn(best, covariance, space, generator)
@@ -68,15 +68,15 @@ def goodness(
             found, value = again.parameters, again.loss
             shifts.append(again.parameters - hypothesis)
         above += (value > loss).to(above)
-        if terms is not None and own is not None and at_doms is not None:
+        if terms is not None and own is not None and parts is not None:
             with torch.no_grad():
-                at_doms += (terms(found, simulated) > own).to(at_doms)
+                parts += (terms(found, simulated) > own).to(parts)
     half = samples / 2
     moved = torch.stack(shifts) if shifts else None
     return Goodness(
         one_sided=above / samples,
         two_sided=(half - (half - above).abs()) / half,
-        doms=None if at_doms is None else at_doms / samples,
+        terms=None if parts is None else parts / samples,
         bias=None if moved is None else moved.mean(0),
         width=None if moved is None else moved.std(0),
     )

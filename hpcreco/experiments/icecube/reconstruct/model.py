@@ -32,6 +32,7 @@ from hpcreco.experiments.icecube.likelihood import Likelihood
 from hpcreco.experiments.icecube.reconstruct import seeds
 from hpcreco.experiments.icecube.reconstruct.space import Space
 from hpcreco.experiments.icecube.settings import LossTerm, Settings, settings_of
+from hpcreco.experiments.icecube.sources import inspect
 from hpcreco.experiments.icecube.sources.contract import Observation
 from hpcreco.experiments.icecube.sources.truth import model_settings
 from hpcreco.experiments.icecube.trafo import Transformation
@@ -53,7 +54,7 @@ class Model:
     """A likelihood of events of one detector.
 
     trafo: scales of the parameters. mapping: role (x, ..., time) -> parameter, where the names do not say it.
-    raw_settings: `reconstruction_settings` that came with it. digest: of the weights and settings.
+    raw_settings: `reconstruction_settings` that came with it. digest: of weights and loss.
     """
 
     likelihood: Likelihood
@@ -104,6 +105,40 @@ class Model:
         """(P,) expected fraction of its DOM's light that comes before each pulse."""
         with torch.no_grad():
             return self.likelihood.expect(parameters, data)[0].pulse_cdf(data)
+
+    def draw(self, parameters: Tensor, data: Observation, rng: np.random.Generator) -> Observation:
+        """Events drawn from hypotheses (n, p), with the windows, gaps and usable DOMs of `data`.
+
+        Of an ensemble the first model draws.
+        """
+        return inspect.sample(self.likelihood.source, parameters, data, rng)
+
+    def pdf(self, parameters: Tensor, data: Observation, times: Tensor, doms: Sequence[int]) -> Tensor:
+        """(n, D, T) densities at `times` (T,) ns at some DOMs, 1/ns, see `sources.inspect`."""
+        return inspect.pdf(self.likelihood.source, parameters, data, times, doms)
+
+    def cdf(self, parameters: Tensor, data: Observation, times: Tensor, doms: Sequence[int]) -> Tensor:
+        """(n, D, T) fractions of each DOM's charge before `times`."""
+        return inspect.cdf(self.likelihood.source, parameters, data, times, doms)
+
+    def light(
+        self, parameters: Tensor, times: np.ndarray, dom: int, window: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """By part of the hypothesis and for their `sum`: expected PE per ns at `times` (T,), and expected PE."""
+        nothing = parameters.new_zeros(0)
+        data = Observation(
+            nothing, nothing, nothing.long(), nothing.long(), parameters.new_tensor(window)[None],
+            nothing, nothing, nothing.long(), nothing.long(),
+            torch.ones(1, self.detector.n_doms, dtype=torch.bool, device=parameters.device),
+        )  # fmt: skip
+        source, at = self.likelihood.source, torch.as_tensor(times).to(parameters)
+        found = inspect.rates(source, parameters, data, at, [dom])
+        rates = {name: rate[0, 0].cpu().numpy() for name, rate in found.items()}
+        with torch.no_grad():
+            parts = {name or "all": e for name, e in source.parts(parameters[None], data)}
+        charges = {name: float(e.charge[0, dom]) for name, e in parts.items()}
+        whole = np.sum(list(rates.values()), axis=0), sum(charges.values())
+        return {"sum": whole[0], **rates}, {"sum": whole[1], **charges}
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> Model:
         """The same on another device and in another precision (the likelihood itself is moved)."""
@@ -174,7 +209,7 @@ def exported(folder: Path, detector: Detector | None = None) -> Model:
         settings = _settings_in(config)
         terms, raw, mapping = settings.losses, settings.reconstruction, settings.particle
     names = sources[0].parameter_names
-    content = {"models": digests, "terms": [term.model_dump() for term in terms]}
+    content = {"models": digests, "terms": _plain_terms(terms)}
     return Model(
         Likelihood(sources, terms),
         sources[0].detector,
@@ -193,12 +228,39 @@ def _settings_in(path: Path) -> Settings:
     return settings_of(dialect.normalise(config.load(str(path)), True))
 
 
+def trained(text: str, detector: Detector | None = None) -> Model:
+    """The model of a training as its last checkpoint has it; `text` is its config."""
+    from hpcreco import config
+    from hpcreco.experiments.icecube import dialect, task
+    from hpcreco.train import checkpoint
+
+    run = dialect.normalise(config.load(text), True)
+    latest = checkpoint.load_latest(run.output_dir)
+    if latest is None:
+        raise ModelError(f"{checkpoint.folder(run.output_dir)} holds no checkpoint; train {text} first")
+    network = task.build_model(run)
+    checkpoint.load_into(network, latest[1]["model"], source=str(latest[0].path))
+    likelihood, settings = network.eval().likelihood, settings_of(run)
+    source = likelihood.source
+    if detector is not None and source.detector.sha256 != detector.sha256:
+        raise ModelError(f"{text} was trained for another detector than the events'")
+    return Model(
+        likelihood,
+        source.detector,
+        source.trafo or standard_trafo(source.parameter_names),
+        digest_of({"weights": checkpoint.digest(latest[1]["model"]), "terms": _plain_terms(settings.losses)}),
+        str(latest[0].path),
+        settings.particle,
+        settings.reconstruction,
+    )
+
+
+def _plain_terms(terms: Sequence[LossTerm]) -> list[dict[str, Any]]:
+    return [term.model_dump() for term in terms]
+
+
 def find(text: str, detector: Detector, generator: Mapping[str, Any] | None = None) -> Model:
-    """The model that `text` names, for events of `detector`: "truth", or the folder of an export."""
+    """The model that `text` names, for events of `detector`: "truth", the folder of an export, or a config."""
     if text == "truth":
         return truth(detector, generator)
-    if not Path(text).is_dir():
-        raise ModelError(
-            f"there is no folder {text}; export a model with `hpcreco icecube export CONFIG -o DIR`"
-        )
-    return exported(Path(text), detector)
+    return exported(Path(text), detector) if Path(text).is_dir() else trained(text, detector)

@@ -208,9 +208,10 @@ class Reconstruction:
     ) -> None:
         chosen = self.settings.goodness_of_fit
         generator = torch.Generator().manual_seed(sum(given.numbers) % 2**31)
+        rng = np.random.default_rng(list(given.numbers))
         result = goodness.goodness(
             self.model.likelihood,
-            lambda parameters, like: self.model.draw(parameters, like, generator),
+            lambda parameters, like: self.model.draw(parameters, like, rng),
             data,
             found.parameters,
             found.loss,
@@ -228,7 +229,7 @@ class Reconstruction:
         lit = (data.dom_charge > 0) & data.usable
         for event, row in enumerate(rows):
             doms = torch.nonzero(lit[event])[:, 0]
-            values = result.doms[event, doms + 1]  # the first column is of the whole event
+            values = result.terms[event, doms + 1]  # the first column is of the whole event
             row["goodness_doms"] = {"dom": _plain(doms.to(torch.int32)), "one_sided": _plain(values.float())}
 
     def _alone(

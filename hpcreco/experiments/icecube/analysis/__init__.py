@@ -1,0 +1,1 @@
+"""What reconstructed events are worth: numbers and pictures. Torch-free."""
