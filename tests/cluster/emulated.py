@@ -119,6 +119,7 @@ def start(folder: Path) -> Cluster:
         "SLURM_CLUSTER_DIR": state,
         "SLURM_CLUSTER_CPUS": "16",
         "SLURM_CLUSTER_TIMEOUT": "20",
+        "SLURM_CLUSTER_WAIT": "180",
         "SLURM_CLUSTER_OWNER": str(os.getpid()),
         "SLURM_CONF": f"{state}/slurm.conf",
     }
