@@ -46,6 +46,12 @@ def test_in_gap_agrees_with_a_loop(rows, pulses):
     assert in_gap(time.astype(np.float32), dom.astype(np.int32), gaps).tolist() == wanted
 
 
+def test_a_gap_holds_its_start_and_not_its_end():
+    gaps = merged(as_gaps([(10, 5, 1)]), WINDOW)
+    time = np.array([9.5, 10.0, 14.5, 15.0, 12.0])
+    assert in_gap(time, np.array([1, 1, 1, 1, 2]), gaps).tolist() == [False, True, True, False, False]
+
+
 def test_numbers_and_quantiles_restart_at_every_dom():
     dom = np.array([2, 2, 2, 5, 7, 7])
     charge = np.array([1.0, 1.0, 2.0, 3.0, 1.0, 3.0])

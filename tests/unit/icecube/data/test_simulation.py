@@ -47,6 +47,14 @@ def test_mean_light_does_not_depend_on_the_direction():
         assert mean == pytest.approx(0.6 * 1e3 * np.exp(-r / 50) / r, rel=0.02)
 
 
+def test_more_light_comes_to_doms_above_which_look_down_on_it():
+    cascade = np.array([[0, 0, 0, np.pi / 2, 0.0, 1e4, 0]])
+    above, below = light.expected_charge(
+        cascade, np.array([[0, 0, 40.0], [0, 0, -40.0]]), np.ones(2), light.Ice()
+    )[0]
+    assert above / below == pytest.approx(1.6 / 0.4, rel=0.01)
+
+
 def test_light_is_linear_in_energy_and_none_for_a_negative_one(small):
     def charge(energy):
         cascade = CASCADE.copy()
