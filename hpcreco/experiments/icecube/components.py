@@ -98,7 +98,7 @@ def load(
             raise ComponentError(
                 f"{inner} is not the base that {folder} was saved with; restore the whole folder"
             )
-        bases[name] = load(inner, own)
+        bases[name] = load(inner, own, allow_geometry_mismatch)
     cls = hypothesis.resolve(record["class"], str(folder / CONFIGURATION))
     source = cls(record["config"], own, _read_trafo(folder, record), bases)
     _read_weights(source, folder, record)

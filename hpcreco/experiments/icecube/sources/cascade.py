@@ -12,7 +12,7 @@ from hpcreco.experiments.icecube.light import SPEED_IN_ICE, SPEED_OF_LIGHT
 from hpcreco.experiments.icecube.sources.cascade_settings import CascadeSettings
 from hpcreco.experiments.icecube.sources.configured import SourceError
 from hpcreco.experiments.icecube.sources.contract import Observation
-from hpcreco.experiments.icecube.sources.geometry import acceptance, direction, opening_angle, safe_norm
+from hpcreco.experiments.icecube.sources.geometry import acceptance, direction, length, opening_angle
 from hpcreco.experiments.icecube.sources.networked import NetworkSource, Rows
 from hpcreco.experiments.icecube.sources.point import Arrivals
 
@@ -42,9 +42,10 @@ class DefaultCascadeModel(NetworkSource):
         if s.shift_cascade_vertex:
             parameters = to_maximum(parameters)
         position = self.constants.on("position", parameters)[:, None, None]
-        delta = position - parameters[..., :3]
-        r = safe_norm(delta) + _STABLE
-        along = delta / r[..., None]
+        # components apart: rows of three are slow to add up
+        delta = [position[..., i] - parameters[..., i] for i in range(3)]
+        r = length(delta) + _STABLE
+        along = [component / r for component in delta]
         u = direction(parameters[..., 3], parameters[..., 4])
         energy, time = parameters[..., _ENERGY], parameters[..., _TIME]
         trafo = self.trafo
@@ -53,19 +54,20 @@ class DefaultCascadeModel(NetworkSource):
         grid = r.shape
         own = torch.cat([scaled[..., :3], u, scaled[..., _ENERGY : _ENERGY + 1]], -1)
         width = float((trafo.std[:3] ** 2).sum() ** 0.5) + trafo.epsilon
-        channels = [own.expand(*grid, -1), along, (r / width)[..., None]]
+        channels = [*along, r / width]
         if s.add_opening_angle:
-            angle = (opening_angle(u, along) - trafo.mean[3]) / (trafo.epsilon + trafo.std[3])
-            channels.append(angle[..., None])
+            angle = opening_angle(u.unbind(-1), along)
+            channels.append((angle - trafo.mean[3]) / (trafo.epsilon + trafo.std[3]))
         if s.add_anisotropy_angle:
-            channels.append(delta[..., :2] / (safe_norm(delta[..., :2]) + _STABLE)[..., None])
+            rho = length(delta[:2]) + _STABLE
+            channels += [delta[0] / rho, delta[1] / rho]
         if s.add_dom_coordinates:
-            channels.append((position / _DOM_SCALE).expand(*grid, -1))
+            channels += [(position[..., i] / _DOM_SCALE).expand(grid) for i in range(3)]
         if s.add_dom_angular_acceptance:
-            channels.append(acceptance(along[..., 2])[..., None])
+            channels.append(acceptance(along[2]))
         if s.time_reference == "geometry":
             time = time + r / SPEED_IN_ICE
-        return Rows(torch.cat(channels, -1), time, energy)
+        return Rows(torch.cat([own.expand(*grid, -1), torch.stack(channels, -1)], -1), time, energy)
 
 
 class ChargeOnlyCascadeModel(DefaultCascadeModel):
@@ -110,10 +112,10 @@ class _Uniform:
 def to_maximum(parameters: Tensor) -> Tensor:
     """The same cascades (..., p), their position and time those of the maximum of the shower instead of its start."""
     energy = parameters[..., _ENERGY].clamp_min(0.0)
-    length = (_SHIFT * (_SHIFT_A + _SHIFT_E * torch.log(energy + 1e-6))).clamp_min(0.0)
+    shift = (_SHIFT * (_SHIFT_A + _SHIFT_E * torch.log(energy + 1e-6))).clamp_min(0.0)
     u = direction(parameters[..., 3], parameters[..., 4])
-    moved = parameters[..., :3] + length[..., None] * u
-    time = parameters[..., _TIME] + length / SPEED_OF_LIGHT
+    moved = parameters[..., :3] + shift[..., None] * u
+    time = parameters[..., _TIME] + shift / SPEED_OF_LIGHT
     return torch.cat([moved, parameters[..., 3:_TIME], time[..., None], parameters[..., _TIME + 1 :]], -1)
 
 

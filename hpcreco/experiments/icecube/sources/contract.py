@@ -81,9 +81,22 @@ class Observation:
     @cached_property
     def counted_time(self) -> Tensor:
         """(P,) ns until when charge was counted: the time, or the start of the gap that it falls into."""
+        pulse, gap = self._inside
+        return self.time.index_put((pulse,), self.gap_start[gap].to(self.time.dtype))
+
+    @cached_property
+    def in_gap(self) -> Tensor:
+        """(P,) bool, does a gap hold the time? Of no recorded pulse."""
+        found = torch.zeros_like(self.time, dtype=torch.bool)
+        found[self._inside[0]] = True
+        return found
+
+    @cached_property
+    def _inside(self) -> tuple[Tensor, Tensor]:
+        """(pulse, gap) where the gap holds the pulse's time."""
         pulse, gap = self._gap_pairs
         inside = (self.time[pulse] >= self.gap_start[gap]) & (self.time[pulse] < self.gap_stop[gap])
-        return self.time.index_put((pulse[inside],), self.gap_start[gap[inside]].to(self.time.dtype))
+        return pulse[inside], gap[inside]
 
     @cached_property
     def _gap_pairs(self) -> tuple[Tensor, Tensor]:

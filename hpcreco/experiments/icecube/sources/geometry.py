@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -12,14 +14,18 @@ def direction(zenith: Tensor, azimuth: Tensor) -> Tensor:
     return torch.stack([-sine * torch.cos(azimuth), -sine * torch.sin(azimuth), -torch.cos(zenith)], dim=-1)
 
 
-def safe_norm(vector: Tensor, floor: float = 1e-12) -> Tensor:
-    """(...) length of vectors (..., 3), with a finite gradient also at 0; lengths below √floor come out as that."""
-    return torch.sqrt((vector * vector).sum(-1).clamp_min(floor))
+def length(components: Sequence[Tensor], floor: float = 1e-12) -> Tensor:
+    """(...) length of vectors given by components (...), with a finite gradient also at 0; at least √floor."""
+    return torch.sqrt(sum(c * c for c in components).clamp_min(floor))
 
 
-def opening_angle(a: Tensor, b: Tensor) -> Tensor:
-    """(...) angle between unit vectors, precise also near 0 and π: 2 atan2(|a − b|, |a + b|) (W. Kahan)."""
-    return 2.0 * torch.atan2(safe_norm(a - b), safe_norm(a + b))
+def opening_angle(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """(...) angle between unit vectors by components, precise also near 0 and π:
+    2 atan2(|a − b|, |a + b|) (W. Kahan).
+    """
+    apart = length([x - y for x, y in zip(a, b, strict=True)])
+    together = length([x + y for x, y in zip(a, b, strict=True)])
+    return 2.0 * torch.atan2(apart, together)
 
 
 def acceptance(cosine: Tensor) -> Tensor:

@@ -94,10 +94,14 @@ class Layer(nn.Module):
             y = F.dropout(y, self.spec.rate, self.training)
         if not self.spec.residual:
             return y
-        common = torch.addcmul(x[..., : self.shared], self.factor, y[..., : self.shared])
-        return (
-            common if self.shared == self.spec.width else torch.cat([common, y[..., self.shared :]], dim=-1)
-        )
+        if (
+            x.shape[-1] == y.shape[-1]
+        ):  # a slice of everything would cost a copy of zeros in the backward pass
+            return torch.addcmul(x, self.factor, y)
+        if x.shape[-1] > y.shape[-1]:
+            return torch.addcmul(x[..., : self.shared], self.factor, y)
+        own, new = y.split([self.shared, y.shape[-1] - self.shared], dim=-1)
+        return torch.cat([torch.addcmul(x, self.factor, own), new], dim=-1)
 
     def _linear(self, x: Tensor) -> Tensor:
         if self.spec.method == "locally_connected":

@@ -95,10 +95,10 @@ class NetworkSource(PointSource):
         m, n, k, _ = rows.inputs.shape
         inputs = torch.cat([rows.inputs, *self._further_inputs(parameters, (m, n, k))], -1)
         raw = self.network(inputs.reshape(m, n * k, -1)).to(parameters.dtype).reshape(m, n, k, -1)
-        charge = torch.exp(raw[..., 0].clamp(-20.0, 15.0)) * self._factors(parameters, rows)
-        dispersion = self._dispersion(raw)
-        latents = raw[..., CHARGE_OUTPUTS[self.settings.charge_model] :]
-        return Emission(charge, dispersion, self.arrivals(latents, rows.time, data))
+        n_charge = CHARGE_OUTPUTS[self.settings.charge_model]
+        of_charge, latents = raw.split([n_charge, raw.shape[-1] - n_charge], dim=-1)
+        charge = torch.exp(of_charge[..., 0].clamp(-20.0, 15.0)) * self._factors(parameters, rows)
+        return Emission(charge, self._dispersion(of_charge), self.arrivals(latents, rows.time, data))
 
     def arrivals(self, latents: Tensor, time: Tensor, data: Observation) -> Arrivals:
         """Time distributions from latents (M, n, K, L), counted from time (1 | M, n, K)."""

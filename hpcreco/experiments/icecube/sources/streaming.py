@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hpcreco.experiments.icecube.sources.contract import Expectation
 
-_settings = {"bytes": 256 * 2**20}
+_settings = {"bytes": 128 * 2**20}
 
 
 @contextmanager

@@ -53,12 +53,14 @@ class TruthModel(PointSource):
     def emit(self, parameters: Tensor, data: Observation) -> Emission:
         """Light of cascades with parameters (1 | M, n, K, 7)."""
         ice: Ice = self.settings.ice
-        delta = self.constants.on("position", parameters)[:, None, None] - parameters[..., :3]
-        r = torch.sqrt((delta * delta).sum(-1) + ice.core**2)
-        cosine = (delta * direction(parameters[..., 3], parameters[..., 4])).sum(-1) / r
+        position = self.constants.on("position", parameters)[:, None, None]
+        delta = [position[..., i] - parameters[..., i] for i in range(3)]
+        u = direction(parameters[..., 3], parameters[..., 4]).unbind(-1)
+        r = torch.sqrt(sum(c * c for c in delta) + ice.core**2)
+        cosine = sum(c * along for c, along in zip(delta, u, strict=True)) / r
         ring = ice.ring_norm * torch.exp(-((cosine - ice.cherenkov) ** 2) / (2 * ice.ring**2))
         anisotropy = 1.0 + torch.exp(-r / ice.isotropy) * (ring - 1.0)
-        acceptance = 1.0 + ice.acceptance * delta[..., 2] / r
+        acceptance = 1.0 + ice.acceptance * delta[2] / r
         energy = parameters[..., 5].clamp_min(0.0)
         efficiency = self.constants.on("efficiency", parameters)[:, None, None]
         charge = (
