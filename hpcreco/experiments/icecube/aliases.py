@@ -17,6 +17,7 @@ SOURCES: Mapping[str, str] = {
     "StartingVariableMultiCascadeModel": f"{_SOURCES}.cascades:StartingVariableMultiCascadeModel",
     "TrackEquidistantCascadeModel": f"{_SOURCES}.cascades:TrackEquidistantCascadeModel",
     "DefaultMultiCascadeModel": f"{_SOURCES}.cascades:DefaultMultiCascadeModel",
+    "EnteringSphereInfTrack": f"{_SOURCES}.sphere:EnteringSphereInfTrack",
     "TruthModel": f"{_SOURCES}.truth:TruthModel",
 }
 

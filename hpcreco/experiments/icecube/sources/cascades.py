@@ -6,8 +6,10 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from hpcreco.experiments.icecube.trafo import Transformation
 _LOG = logging.getLogger(__name__)
 _BEYOND = 700.0  # m: a cascade with a coordinate above gives no light
 _TAPER = 20.0  # m below it over which its light fades
+_LARGEST_LOG = 40.0  # of ln(1 + E)
 
 
 class RowSettings(Strict):
@@ -193,6 +196,46 @@ class TrackEquidistantCascadeModel(CascadesInARow):
             return trafo
         others = [name for name in trafo.names if name not in renamed.values()]
         return trafo.select([*renamed.values(), *others], [*renamed, *others])
+
+
+class MultiSettings(RowSettings):
+    """num_cascades: N, spread evenly over `length` m along the track, around its point nearest to the origin."""
+
+    num_cascades: int = Field(ge=1)
+    length: float = Field(default=1000.0, gt=0)
+
+
+class DefaultMultiCascadeModel(CascadesInARow):
+    """x, y, z, zenith, azimuth, time of a point of a track, then ``cascade_0000_log_energy``, ...: ln(1 + E / GeV)."""
+
+    Settings = MultiSettings
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        energies = [f"cascade_{i:04d}_log_energy" for i in range(self.settings.num_cascades)]
+        self.parameter_names = (*CASCADE[:5], "time", *energies, *self.further)
+
+    def cascades(self, parameters: Tensor) -> Tensor:
+        """(K, n, p) parameters -> (N, K, n, 7) cascades."""
+        s: MultiSettings = self.settings
+        u = direction(parameters[..., 3], parameters[..., 4])
+        nearest = -(parameters[..., :3] * u).sum(-1)
+        half = s.length / 2 if s.num_cascades > 1 else 0.0
+        steps = torch.linspace(-half, half, s.num_cascades, dtype=u.dtype, device=u.device)
+        distance = nearest + steps[:, None, None]
+        energy = torch.expm1(parameters[..., 6 : 6 + s.num_cascades].clamp_max(_LARGEST_LOG)).movedim(-1, 0)
+        first = torch.cat([parameters[..., :5], energy[0, ..., None], parameters[..., 5:6]], -1)
+        return _along(first, distance[..., None], energy[..., None])
+
+    @classmethod
+    def inherited(cls, config: Mapping[str, Any], base: str, trafo: Transformation) -> Transformation:
+        """The first cascade's ln(1 + E) is what a cascade's transformation takes of its energy."""
+        log_energy = "cascade_0000_log_energy"
+        if log_energy not in trafo.names:
+            return trafo
+        others = [name for name in trafo.names if name != log_energy]
+        found = trafo.select([log_energy, *others], ["energy", *others])
+        return replace(found, log=np.array([True, *found.log[1:]]))
 
 
 def _along(first: Tensor, distance: Tensor, energy: Tensor) -> Tensor:

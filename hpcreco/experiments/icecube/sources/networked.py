@@ -36,7 +36,7 @@ class Rows:
 
 
 class NetworkSource(PointSource):
-    """`physical` parameters, then `additional_label_names`, then systematic parameters."""
+    """The `physical` parameters, then `additional_label_names`, then systematic parameters."""
 
     Settings = NetworkSettings
     #: names of the parameters that every such source has

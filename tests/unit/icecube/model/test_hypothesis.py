@@ -325,3 +325,21 @@ def test_the_truth_with_noise_has_nothing_to_learn(detector):
         source = hypothesis.build(settings, detector)
         assert not list(source.parameters())
     assert source.bases["cascade"].bases["cascade"].settings.systematics == 0.1
+
+
+def test_cascades_spread_around_the_point_nearest_to_the_origin(make, detector):
+    settings = {
+        "model_class": "DefaultMultiCascadeModel",
+        "config": {"num_cascades": 11},
+        "multi_source_bases": {"cascade": {"model_class": "DefaultCascadeModel", "config": make.small}},
+    }
+    names = [*make.standard().names[:5], "time", *(f"cascade_{i:04d}_log_energy" for i in range(11))]
+    source = make.source(settings, detector, make.standard(names))
+    row = torch.tensor(
+        [[[300.0, 0.0, 50.0, math.pi / 2, 0.0, 10000.0, *[math.log(101.0)] * 11]]], dtype=torch.float64
+    )
+    found = source.cascades(row)[:, 0, 0]
+    np.testing.assert_allclose(found[:, 0], np.linspace(500, -500, 11), atol=1e-4)
+    np.testing.assert_allclose(found[:, 5], 100.0)
+    np.testing.assert_allclose(found[0, 6], 10000.0 - 200.0 / 0.299792458)
+    assert source.bases["cascade"].trafo.log[5]

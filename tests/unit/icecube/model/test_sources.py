@@ -53,13 +53,22 @@ KINDS = {
 }
 
 
+TRACK = ("entry_zenith", "entry_azimuth", "entry_t", "entry_energy", "zenith", "azimuth")
+
+
+def tracks():
+    """(1, 2, 6) parameters of tracks that come in from above, one of them through the middle."""
+    rows = [[0.4, 1.0, 7000.0, 2e4, 0.4, 1.0], [0.8, 4.0, 7500.0, 5e4, 0.7, 4.2]]
+    return torch.tensor([rows], dtype=torch.float64)
+
+
 @pytest.fixture
 def precision(request):
     """Of a sampled density's integral: a jump within a panel costs some."""
     return 1e-3 if "several families" in request.node.name else 1e-5
 
 
-@pytest.fixture(params=[*KINDS, "truth", "noise", "multi"])
+@pytest.fixture(params=[*KINDS, "truth", "noise", "multi", "sphere"])
 def source(request, make, detector):
     """Sources of all kinds in float64, and the parameters of two events."""
     if request.param in KINDS:
@@ -68,6 +77,10 @@ def source(request, make, detector):
         return make.truth(detector), make.cascades()
     if request.param == "noise":
         return make.source(NOISE, detector), torch.zeros(1, 2, 0, dtype=torch.float64)
+    if request.param == "sphere":
+        return make.source(
+            {"model_class": "EnteringSphereInfTrack", "config": make.small}, detector, make.standard(TRACK)
+        ), tracks()
     settings = make.both({"model_class": "DefaultCascadeModel", "config": make.small})
     names = [f"cascade_{name}" for name in make.standard().names]
     return make.source(settings, detector, make.standard(names)), make.cascades()
@@ -168,7 +181,7 @@ def test_shifting_all_times_changes_nothing(source, make):
     shift = 123.456
     moved = parameters.clone()
     if parameters.shape[-1]:
-        moved[..., -1] += shift
+        moved[..., 2 if parameters.shape[-1] == len(TRACK) else -1] += shift
     shifted = {name: getattr(data, name) + shift for name in ("time", "window", "gap_start", "gap_stop")}
     later = dataclasses.replace(data, **shifted)
     close(source.expect(parameters, data), source.expect(moved, later), rtol=1e-8, atol=1e-14)
@@ -225,6 +238,8 @@ def test_derivatives_are_those_of_differences(source, make):
     values = parameters.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(values), values)
     steps = [1e-4, 1e-4, 1e-4, 1e-6, 1e-6, 1e-2, 1e-4]
+    if parameters.shape[-1] == len(TRACK):
+        steps = [1e-6, 1e-6, 1e-4, 1e-2, 1e-6, 1e-6]
     for k, h in enumerate(steps):
         for event in range(2):
             shift = torch.zeros_like(parameters)
@@ -232,6 +247,30 @@ def test_derivatives_are_those_of_differences(source, make):
             with torch.no_grad():
                 slope = (loss(parameters + shift) - loss(parameters - shift)) / (2 * h)
             assert gradient[0, event, k].item() == pytest.approx(slope.item(), rel=1e-5, abs=1e-8)
+
+
+def test_derivatives_by_every_weight_are_those_of_differences(make, detector):
+    source, parameters = make.cascade(detector), make.cascades()
+    data = make.random_events(pulses=15, gaps=4, seed=6)
+
+    def loss():
+        e = source.expect(parameters, data)
+        return e.charge.sum() - torch.log(e.pulse_pdf(data) + 1e-6).sum() + 0.1 * e.variance.sqrt().sum()
+
+    weights = list(source.parameters())
+    gradients = torch.autograd.grad(loss(), weights)
+    rng, h = np.random.default_rng(2), 1e-5
+    for weight, gradient in zip(weights, gradients, strict=True):
+        flat = weight.detach().view(-1)
+        for k in rng.choice(weight.numel(), min(12, weight.numel()), replace=False):
+            with torch.no_grad():
+                flat[k] += h
+                high = loss()
+                flat[k] -= 2 * h
+                low = loss()
+                flat[k] += h
+            slope = float(high - low) / (2 * h)
+            assert float(gradient.reshape(-1)[k]) == pytest.approx(slope, rel=1e-5, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------------- many sources
