@@ -68,7 +68,7 @@ def rows(run: Path) -> list[dict[str, float]]:
 def test_doctor_finds_both_engines_and_the_mpich_abi(image, nobodys, inside):
     told = inside(image.root, nobodys, "hpcreco", "doctor", "--json").stdout
     found = {line["name"]: line for line in json.loads(told)["findings"]}
-    for name in ("torch", "numba", "mpi4py, MPI", "horovod", "MinkowskiEngine"):
+    for name in ("torch", "numba", "mpi4py, MPI", "Horovod", "MinkowskiEngine"):
         assert found[name]["state"] == "works", found[name]
     assert "/opt/hpcreco/.venv/lib/libmpi.so.12 (MPICH ABI)" in found["mpi4py, MPI"]["detail"]
     assert str(nobodys) in found["numba's cache"]["detail"]  # below $TMPDIR
@@ -99,6 +99,8 @@ def test_nothing_that_builds_or_tests_is_left(image, nobodys, inside):
 def test_set_up_and_image_share_the_wheel_cache(image):
     if sys.version_info[:2] != (3, 11) or platform.libc_ver()[1] != "2.36":
         pytest.skip("this machine's wheels are not those of the image: it has another Python or C library")
+    if not image.said:
+        pytest.skip("HPCRECO_TEST_IMAGE names an image that was not built here")
     assert "horovod 0.28.1 works" in image.said
     assert "installing a C++ compiler" not in image.said
 
