@@ -320,9 +320,12 @@ def examine_machine() -> list[Finding]:
     works, said = ask(GPU) if find_spec("torch") else (True, "unknown without torch")
     gpu = Finding("GPU", WORKS if works else BROKEN, said, "" if works else DRIVER, False)
     if works and said.startswith(("none", "unknown")):
-        gpu = replace(
-            gpu, state=MISSING, remedy="everything runs on the CPU too; for GPUs install torch's CUDA build"
+        on_gpus = (
+            "on a GPU node ask the job for GPUs, and the container's runtime too (Apptainer: --nv)"
+            if said.startswith("none visible")
+            else "for GPUs install torch's CUDA build"
         )
+        gpu = replace(gpu, state=MISSING, remedy=f"everything runs on the CPU too; {on_gpus}")
     return [gpu, Finding("cores, memory", WORKS, cores_and_memory()), *examine_caches(), examine_locking()]
 
 

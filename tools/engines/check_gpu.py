@@ -33,10 +33,12 @@ ALLOWED = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the table: relative differences, and seconds of the second run (the first one compiles)."""
+    """One line of the table: the relative difference (None: nothing to compare), and seconds of the second run, for
+    the first one compiles.
+    """
 
     name: str
-    difference: float
+    difference: float | None
     allowed: float
     seconds: float
     note: str = ""
@@ -44,7 +46,7 @@ class Check:
     @property
     def passed(self) -> bool:
         """False also for NaN."""
-        return self.difference <= self.allowed
+        return self.difference is None or self.difference <= self.allowed
 
 
 def cloud(voxels: int, seed: int) -> Tensor:
@@ -94,7 +96,7 @@ def convolutions(device: torch.device, voxels: int, rank: int) -> Iterator[Check
             with sparse.use(backend):
                 pass
         except sparse.SparseError as error:
-            yield Check(f"{backend}: not compared", 0, 0, 0, str(error))
+            yield Check(f"{backend}: not compared", None, 0, 0, str(error))
             continue
         places = [cpu, device] if backend == "minkowski" and device != cpu else [device]
         for place in places:
@@ -138,12 +140,13 @@ def show(every: list[list[Check]]) -> bool:
     """Prints each check's worst rank; returns whether all ranks passed all of them."""
     print(f"{'':52} {'worst':>9} {'allowed':>9} {'seconds':>8}")
     for checks in zip(*every, strict=True):
-        worst = next((c for c in checks if not c.passed), max(checks, key=lambda c: c.difference))
-        verdict = "ok" if worst.passed else "DIFFERS"
-        seconds = max(c.seconds for c in checks)
-        print(
-            f"{worst.name:52} {worst.difference:9.1e} {worst.allowed:9.0e} {seconds:8.3f} {verdict} {worst.note}"
-        )
+        worst = next((c for c in checks if not c.passed), max(checks, key=lambda c: c.difference or 0.0))
+        if worst.difference is None:
+            print(f"{worst.name}: {worst.note}")
+            continue
+        seconds, verdict = max(c.seconds for c in checks), "ok" if worst.passed else "DIFFERS"
+        numbers = f"{worst.difference:9.1e} {worst.allowed:9.0e} {seconds:8.3f}"
+        print(f"{worst.name:52} {numbers} {verdict} {worst.note}")
     return all(check.passed for checks in every for check in checks)
 
 
