@@ -23,105 +23,18 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # run as a script from anywhere
 import cuda_toolkit
-import patches
-import patches_cuda
+import recipes
 import sources
 
 MEMORY_PER_COMPILER = 2.5e9  # bytes; torch's headers are heavy
 MEMORY_PER_NVCC = 2.9e9
-
-
-@dataclass(frozen=True)
-class Engine:
-    """One package to build: where it comes from, how it is patched and built, what proves that it works."""
-
-    package: str
-    version: str
-    sha256: str
-    patches: list[patches.Patch]
-    arguments: tuple[str, ...]
-    environment: dict[str, str]
-    links_mpi: bool
-    check: str
-    cuda: str | None = None
-
-
-def torch_version() -> tuple[int, int]:
-    """(major, minor) of the installed torch."""
-    major, minor = metadata.version("torch").split(".")[:2]
-    return int(major), int(minor)
-
-
-def horovod(cuda_version: str | None = None) -> Engine:
-    """Horovod 0.28.1 over MPI, for torch only; with CUDA its operations on GPUs are NCCL's. The user's own HOROVOD_*
-    variables win.
-    """
-    engine = Engine(
-        package="horovod",
-        version="0.28.1",
-        sha256="92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0",
-        patches=patches.horovod(torch_version()),
-        arguments=(),
-        environment={
-            "HOROVOD_WITH_MPI": "1",
-            "HOROVOD_WITH_PYTORCH": "1",
-            "HOROVOD_WITHOUT_GLOO": "1",
-            "HOROVOD_WITHOUT_TENSORFLOW": "1",
-            "HOROVOD_WITHOUT_MXNET": "1",
-        },
-        links_mpi=True,
-        check="import horovod.torch as hvd; assert hvd.mpi_built()",
-    )
-    if cuda_version is None:
-        return engine
-    capabilities = ",".join(a.replace(".", "") for a in cuda_toolkit.ARCHITECTURES)
-    return replace(
-        engine,
-        patches=patches_cuda.horovod(torch_version()),
-        environment=engine.environment
-        | {"HOROVOD_GPU_OPERATIONS": "NCCL", "HOROVOD_BUILD_CUDA_CC_LIST": capabilities},
-        check="import horovod.torch as hvd; assert hvd.mpi_built() and hvd.nccl_built()",
-        cuda=cuda_version,
-    )
-
-
-def minkowski(cuda_version: str | None = None) -> Engine:
-    """MinkowskiEngine 0.5.4 over OpenBLAS, for the CPU or for CUDA as well."""
-    engine = Engine(
-        package="MinkowskiEngine",
-        version="0.5.4",
-        sha256="b1879c00d0b0b1d30ba622cce239886a7e3c78ee9da1064cdfe2f64c2ab15f94",
-        patches=patches.minkowski(),
-        arguments=("--cpu_only", "--blas=openblas"),
-        environment={},
-        links_mpi=False,
-        check="import MinkowskiEngine",
-    )
-    if cuda_version is None:
-        return engine
-    return replace(
-        engine,
-        patches=[*engine.patches, *patches_cuda.minkowski()],
-        arguments=("--force_cuda", "--blas=openblas"),
-        environment={
-            "TORCH_CUDA_ARCH_LIST": ";".join(cuda_toolkit.ARCHITECTURES) + "+PTX",
-            # Otherwise templates are shared with other libraries of the process, whatever version those hold.
-            "NVCC_APPEND_FLAGS": "-Xcompiler=-fno-gnu-unique",
-        },
-        check="import MinkowskiEngine as ME; assert ME.is_cuda_available()",
-        cuda=cuda_version,
-    )
-
-
-ENGINES: dict[str, Callable[[str | None], Engine]] = {"horovod": horovod, "minkowski": minkowski}
 
 
 def mpi_identity() -> str:
@@ -144,7 +57,7 @@ def search_path() -> str:
     return f"{path}:{own}" if os.environ.get("HPCRECO_SITE_MPI") == "1" else f"{own}:{path}"
 
 
-def cache_folder(engine: Engine) -> Path:
+def cache_folder(engine: recipes.Engine) -> Path:
     """Folder of the engine's wheel; its name says everything that the wheel depends on."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hpcreco" / "wheels"
     recipe = repr((engine.sha256, engine.patches, engine.arguments, sorted(build_settings(engine).items())))
@@ -161,7 +74,7 @@ def cache_folder(engine: Engine) -> Path:
     return root / "_".join(parts)
 
 
-def build_settings(engine: Engine) -> dict[str, str]:
+def build_settings(engine: recipes.Engine) -> dict[str, str]:
     """The environment variables that decide what is built."""
     chosen = (
         {key: value for key, value in os.environ.items() if key.startswith("HOROVOD_")}
@@ -171,7 +84,7 @@ def build_settings(engine: Engine) -> dict[str, str]:
     return engine.environment | chosen
 
 
-def compilers(engine: Engine) -> int:
+def compilers(engine: recipes.Engine) -> int:
     """How many compilers may run at once: one per core, as far as memory allows."""
     cores = len(os.sched_getaffinity(0))
     text = Path("/proc/meminfo").read_text()  # the kernel's own estimate counts the page cache as free
@@ -193,7 +106,7 @@ def cached(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("*.whl"))), None)
 
 
-def build(engine: Engine, folder: Path) -> Path:
+def build(engine: recipes.Engine, folder: Path) -> Path:
     """Builds the wheel in a throw-away directory and moves it into ``folder``; SystemExit names the log on failure."""
     if shutil.which(os.environ.get("CXX", "c++")) is None:
         sys.exit(
@@ -274,7 +187,7 @@ def install(wheel: Path) -> None:
     subprocess.run(pip, check=True)
 
 
-def works(engine: Engine) -> bool:
+def works(engine: recipes.Engine) -> bool:
     """Whether the engine, as installed in this environment, can be imported."""
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", engine.check], capture_output=True, text=True, cwd="/"
@@ -289,7 +202,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("engine", choices=sorted(ENGINES))
+    parser.add_argument("engine", choices=sorted(recipes.ENGINES))
     parser.add_argument(
         "--wheel-only", action="store_true", help="build into the cache and print the wheel's path"
     )
@@ -310,7 +223,9 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     # A source is the same for all, and may be fetched where another torch is installed.
-    engine = ENGINES[arguments.engine](None if arguments.source else cuda_toolkit.chosen(arguments.cuda))
+    engine = recipes.ENGINES[arguments.engine](
+        None if arguments.source else cuda_toolkit.chosen(arguments.cuda)
+    )
     if arguments.source:
         sources.fetch(engine.package, engine.version, engine.sha256, arguments.source)
         if arguments.cuda:

@@ -34,7 +34,7 @@ def keys(build, monkeypatch, tmp_path):
 
 
 def test_key_names_torch_python_mpi_and_patches(build, keys, monkeypatch):
-    engine = build.horovod()
+    engine = build.recipes.horovod()
     name = keys(engine).name
     assert "torch-2.13.0+cpu" in name
     assert f"py{sys.version_info.major}.{sys.version_info.minor}" in name
@@ -42,19 +42,19 @@ def test_key_names_torch_python_mpi_and_patches(build, keys, monkeypatch):
     changed = replace(engine, patches=[replace(engine.patches[0], new="something else"), *engine.patches[1:]])
     assert keys(changed) != keys(engine)
     monkeypatch.setenv("HOROVOD_GPU_OPERATIONS", "NCCL")
-    assert keys(build.horovod()).name != name
-    assert "mpich" not in keys(build.minkowski()).name
+    assert keys(build.recipes.horovod()).name != name
+    assert "mpich" not in keys(build.recipes.minkowski()).name
 
 
 def test_torch_decides_the_standard(build):
-    assert "20" in build.patches.horovod((2, 13))[1].new
-    assert "17" in build.patches.horovod((2, 12))[1].new
+    assert "20" in build.recipes.patches.horovod((2, 13))[1].new
+    assert "17" in build.recipes.patches.horovod((2, 12))[1].new
 
 
 def test_a_patch_that_finds_nothing_is_an_error(build, tmp_path):
     (tmp_path / "CMakeLists.txt").write_text("another source\n")
     with pytest.raises(LookupError, match=r"CMakeLists\.txt"):
-        build.patches.horovod((2, 13))[0].apply(tmp_path)
+        build.recipes.patches.horovod((2, 13))[0].apply(tmp_path)
 
 
 def test_a_half_written_wheel_is_not_taken(build, tmp_path):
@@ -73,7 +73,7 @@ def test_own_mpi_comes_first_unless_the_site_is_asked_for(build, monkeypatch):
 
 
 def test_gpus_have_wheels_of_their_own_and_cpus_keep_theirs(build, keys, monkeypatch):
-    for engine in (build.horovod, build.minkowski):
+    for engine in (build.recipes.horovod, build.recipes.minkowski):
         on_cpu = keys(engine()).name
         assert "cuda" not in on_cpu
         on_gpu = keys(engine("13.0")).name
