@@ -1,7 +1,5 @@
 """Run as `python -m hpcreco`."""
 
-import sys
+from hpcreco.cli import entry
 
-from hpcreco.cli import main
-
-sys.exit(main())
+entry()

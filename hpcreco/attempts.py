@@ -58,6 +58,7 @@ class Decision:
 
     requeue: bool
     reason: str
+    done: bool = False
 
 
 def job_of(environ: Mapping[str, str] = os.environ) -> tuple[str, int]:
@@ -158,13 +159,13 @@ def decide(
     Whatever the history, no two attempts in a row fail without a step gained in between, so no job loops.
     """
     if code == 0:
-        return Decision(False, "it is done")
+        return Decision(False, "it is done", done=True)
     if code == 2:
         return Decision(False, "wrong usage or config; another try would end the same way")
     history = [_of_restart(attempts, number) for number in range(restart + 1)]
     last, before = history[-1], history[-2] if restart else None
     if last is not None and last.outcome == "done":
-        return Decision(False, f"it is done, though it ended with exit code {code}")
+        return Decision(False, f"it is done, though it ended with exit code {code}", done=True)
     if last is not None and last.outcome == "failed" and by_file:
         return Decision(False, f"files failed and would fail again ({last.reason})")
     if not gained and _fruitless(history) >= FRUITLESS:

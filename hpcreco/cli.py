@@ -14,6 +14,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import NoReturn
 
 from hpcreco import __version__, caches, experiment, leaving
 
@@ -25,6 +26,7 @@ CORE_VERBS = {
     "submit": ("hpcreco.slurm.submit", "send a verb to Slurm as a job, after checking that it can run"),
     "status": ("hpcreco.slurm.status", "how a run is doing: job, epoch, rate, expected end, last error"),
     "config": ("hpcreco.show_config", "list, show or copy the configs that come with hpcreco"),
+    "legacy": ("hpcreco.legacy", "scripts with the names of the original programs' commands"),
     "doctor": ("hpcreco.doctor", "what works on this machine, and what to do about what does not"),
 }
 #: verbs whose experiment is the first argument (simulate protodune ...)
@@ -80,6 +82,7 @@ def _overview() -> str:
         "submit",
         "status",
         "config",
+        "legacy",
         "doctor",
     ]
     verbs = _table()
@@ -206,5 +209,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def entry() -> NoReturn:
+    """The process of a command: what it has to say is its exit code."""
+    code = main()
+    leaving.deafen()
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

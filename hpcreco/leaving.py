@@ -8,6 +8,7 @@ a moment.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -47,6 +48,12 @@ def refused(error: Exception, code: int, environ: Mapping[str, str] = os.environ
         return 0
     time.sleep(LINGER)
     return code
+
+
+def deafen() -> None:
+    """For a process that has its exit code: a job's warning that comes now must not turn "done" into "killed"."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _world() -> World:

@@ -69,12 +69,13 @@ launch() {
         exit "$code"
     fi
     "${inside[@]}" hpcreco status --requeue "$code" -- "$@"
-    decision=$? # 75 requeue, 0 leave it; anything else: it could not tell
-    if [ $decision = 75 ] || { [ $decision != 0 ] && [ "$code" = 75 ]; }; then
+    decision=$? # 75 requeue, 76 leave it, 0 all is done; anything else: it could not tell
+    if [ $decision = 75 ] || { [ $decision != 76 ] && [ $decision != 0 ] && [ "$code" = 75 ]; }; then
         say "exit code $code, requeueing"
         scontrol requeue "$job" && exec sleep 60 # until Slurm ends this shell
     fi
     rm -f "$HPCRECO_ATTEMPTS"
+    [ $decision != 0 ] || exit 0
     say "exit code $code, not requeued"
     exit "$code"
 }

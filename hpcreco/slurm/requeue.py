@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpcreco import attempts, config
+from hpcreco import attempts
+from hpcreco.config_arguments import load_run
 
-#: exit codes of the question itself: yes, and no
-YES, NO = 75, 0
+#: exit codes of the question itself: requeue, leave it as it is, and there is nothing left to do
+YES, NO, DONE = 75, 76, 0
 
 
 def question(code: int, command: Sequence[str], environ: Mapping[str, str] = os.environ) -> attempts.Decision:
@@ -42,12 +43,12 @@ def parse(verb: str, arguments: Sequence[str]) -> argparse.Namespace:
 
 def output_dir(arguments: Sequence[str]) -> Path:
     """Where ``hpcreco train ARGUMENTS`` writes."""
-    args = parse("train", arguments)
-    return Path(config.load(args.config, args.set)["output_dir"])
+    settings, _ = load_run(parse("train", arguments))
+    return settings.output_dir
 
 
 def run(code: int, command: Sequence[str]) -> int:
-    """Print the answer's reason; returns 75 for yes, 0 for no."""
+    """Print the answer's reason; returns 75 to requeue, 76 not to, 0 when the work is done."""
     answer = question(code, command)
     print(f"hpcreco: {answer.reason}", flush=True)
-    return YES if answer.requeue else NO
+    return YES if answer.requeue else DONE if answer.done else NO

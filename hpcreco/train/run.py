@@ -28,16 +28,18 @@ def train(
 ) -> int:
     """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed."""
     device = None if run.device == "auto" else run.device
-    ranks = parallel.open(run.backend, world, output_dir=run.output_dir, device=device)
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    try:
-        with abort_on_error(ranks), Stop() as stop, _locked(run, ranks):
-            start_log(run.output_dir, ranks.rank, verbose=verbose, rank_files=run.rank_files)
-            return _train(run, found, ranks, request, stop)
-    finally:
-        stop_log()
-        ranks.close()
+    # Signals are remembered from before the ranks meet until they have parted: both take seconds.
+    with Stop() as stop:
+        ranks = parallel.open(run.backend, world, output_dir=run.output_dir, device=device)
+        if run.threads is not None:
+            torch.set_num_threads(run.threads)
+        try:
+            with abort_on_error(ranks), _locked(run, ranks):
+                start_log(run.output_dir, ranks.rank, verbose=verbose, rank_files=run.rank_files)
+                return _train(run, found, ranks, request, stop)
+        finally:
+            stop_log()
+            ranks.close()
 
 
 def _train(
