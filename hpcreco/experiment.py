@@ -46,6 +46,8 @@ class Experiment:
     schemas: Mapping[str, str] = field(default_factory=dict)
     #: product -> "module:function", path -> problems of a file that its schema cannot see; for `hpcreco validate`
     checks: Mapping[str, str] = field(default_factory=dict)
+    #: scripts of the original program: a `hpcreco.legacy.Wrappers`, or nothing
+    legacy: str = ""
     #: one line for --help
     summary: str = ""
 

@@ -20,6 +20,7 @@ VERBS = [
     "doctor",
     "submit",
     "status",
+    "legacy",
 ]
 
 
@@ -136,3 +137,14 @@ def test_the_experiment_may_be_the_first_argument_of_a_verb_for_files(tmp_path, 
     assert "name it first" in capsys.readouterr().err
     assert cli.main(["display", "protodune", str(tmp_path / "nothing.h5")]) == 2
     assert "there is no file" in capsys.readouterr().err
+
+
+def test_legacy_scripts_call_hpcreco(tmp_path, capsys):
+    assert cli.main(["legacy", "install", str(tmp_path / "bin")]) == 0
+    script = tmp_path / "bin" / "create_trafo_model.py"
+    done = subprocess.run([script, "no_such_config"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no config 'no_such_config'" in done.stderr
+    assert cli.main(["legacy", "install", str(tmp_path / "bin")]) == 2
+    assert "already" in capsys.readouterr().err
+    assert cli.main(["legacy", "install", str(tmp_path / "bin"), "--force"]) == 0

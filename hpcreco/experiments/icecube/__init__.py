@@ -30,6 +30,7 @@ EXPERIMENT = Experiment(
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
     claims=claims,
+    legacy=f"{_HERE}.legacy:WRAPPERS",
     verbs={
         **{
             verb: f"{_HERE}.{verb}"

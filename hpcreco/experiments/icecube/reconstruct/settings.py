@@ -105,7 +105,7 @@ class ReconstructionSettings(Strict):
     make_1d_llh_scans: bool = False
     parameter_tensor_name: str = TRUTH
     seed: tuple[str, ...] = (TRUTH,)
-    seed_parameter_names: tuple[str, ...] = ()
+    seed_parameter_names: tuple[str | tuple[str, int], ...] = ()  # (name, count) for a numbered row of them
     seed_missing_value: float | None = None
     seed_missing_value_dict: dict[str, float] = Field(default_factory=dict)
     seed_float_precision: str = "float32"
