@@ -142,11 +142,12 @@ def _draw_space(axis: Any, shown: Shown, lit: np.ndarray, style: dict[str, Any])
         axis.plot(*place[:, None], "*", color=colour, markersize=13, zorder=10)
         if flight is not None:
             axis.quiver(*place, *(length * flight), color=colour, linewidth=1.8, arrow_length_ratio=0.15)
-    axis.set(xlabel="x [m]", ylabel="y [m]", zlabel="z [m]")
+    axis.set(xlabel="x [m]", ylabel="y [m]")
+    axis.set_zlabel("z [m]", labelpad=-2)
     low, high = positions.min(0), positions.max(0)
     span = np.maximum(high - low, 1.0)
     axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), zlim=(low[2], high[2]))
-    axis.set_box_aspect(np.maximum(span, 0.5 * span.max()), zoom=0.92)
+    axis.set_box_aspect(np.maximum(span, 0.5 * span.max()), zoom=0.86)
     axis.view_init(elev=16, azim=-62)
     axis.tick_params(labelsize=8)
     return marks
@@ -200,9 +201,7 @@ def draw_pulses(shown: Shown) -> Figure:
             for axis in (top, bottom):
                 axis.axvline(start, color=colour, linestyle=":", linewidth=1.2)
     if outside:
-        top.set_title(
-            f"{outside} pulses lie outside the picture; the first and last bin hold them", fontsize=10
-        )
+        top.set_title(f"the first and last bin hold {outside} pulse(s) from outside the picture", fontsize=10)
     return figure
 
 
@@ -284,13 +283,13 @@ def draw_sky(shown: Shown) -> Figure:
         limit = float(np.nanquantile(image[np.isfinite(image)], 0.6)) if axis is broad else 40.0
         extent = (*np.degrees(azimuths), *np.degrees(zeniths[::-1]))
         shown_image = axis.imshow(
-            np.flipud(image)[::-1], extent=extent, aspect="auto", cmap="viridis_r", norm=Normalize(0, max(limit, 10.0)),
+            image, extent=extent, aspect="auto", cmap="viridis_r", norm=Normalize(0, max(limit, 10.0)),
             interpolation="nearest",
         )  # fmt: skip
         figure.colorbar(shown_image, ax=axis, label="2 Δ loss", extend="max")
-        axis.contour(
-            np.degrees(a), np.degrees(z), image, levels=[1.386, 4.605], colors="w", linestyles=["-", "--"]
-        )
+        if axis is close:
+            lines = {"levels": [1.386, 4.605], "colors": "w", "linestyles": ["-", "--"]}
+            axis.contour(np.degrees(a), np.degrees(z), image, **lines)
         for colour, values, marker in ((TRUTH, shown.truth, "x"), (FIT, shown.best, "+")):
             place = shown.role("azimuth", values), shown.role("zenith", values)
             if place[0] is not None and np.isfinite(place[0]):

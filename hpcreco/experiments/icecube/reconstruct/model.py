@@ -259,8 +259,10 @@ def _plain_terms(terms: Sequence[LossTerm]) -> list[dict[str, Any]]:
     return [term.model_dump() for term in terms]
 
 
-def find(text: str, detector: Detector, generator: Mapping[str, Any] | None = None) -> Model:
+def find(text: str, detector: Detector | None, generator: Mapping[str, Any] | None = None) -> Model:
     """The model that `text` names, for events of `detector`: "truth", the folder of an export, or a config."""
     if text == "truth":
+        if detector is None:
+            raise ModelError("the truth is a model of any detector: name yours")
         return truth(detector, generator)
     return exported(Path(text), detector) if Path(text).is_dir() else trained(text, detector)
