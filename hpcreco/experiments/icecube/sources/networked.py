@@ -68,8 +68,8 @@ class NetworkSource(PointSource):
         if settings.num_local_vars:
             self.local = nn.Parameter(torch.randn(detector.n_doms, settings.num_local_vars) * 0.01)
         self.mixture = Mixture(settings.components(), settings.prevent_mixture_component_swapping)
-        extra = len(self.parameter_names) - len(self.physical)
-        n_inputs = self.n_inputs() + extra + settings.num_local_vars
+        self.further = self.trafo.select(self.parameter_names[len(self.physical) :])
+        n_inputs = self.n_inputs() + len(self.further.names) + settings.num_local_vars
         self.network = Network(n_inputs, settings.layers(), detector.shape)
         self.row_size = self.network.row_size + 4 * n_inputs
 
@@ -106,8 +106,9 @@ class NetworkSource(PointSource):
 
     def _further_inputs(self, parameters: Tensor, grid: tuple[int, int, int]) -> list[Tensor]:
         found = []
-        if len(self.parameter_names) > len(self.physical):
-            found.append(self.trafo.transform(parameters)[..., len(self.physical) :].expand(*grid, -1))
+        if self.further.names:
+            further = parameters[..., len(self.physical) :]
+            found.append(self.further.transform(further).expand(*grid, -1))
         if self.settings.num_local_vars:
             found.append(self.local.to(parameters.dtype)[:, None, None].expand(*grid, -1))
         return found

@@ -343,3 +343,35 @@ def test_cascades_spread_around_the_point_nearest_to_the_origin(make, detector):
     np.testing.assert_allclose(found[:, 5], 100.0)
     np.testing.assert_allclose(found[0, 6], 10000.0 - 200.0 / 0.299792458)
     assert source.bases["cascade"].trafo.log[5]
+
+
+def test_systematics_are_common_to_a_row_of_cascades(make, detector):
+    """Further parameters stand behind the others; they are inputs, and the DOMs' efficiency a factor."""
+    config = {
+        **make.small,
+        "additional_label_names": ["DOMEfficiency"],
+        "snowstorm_parameter_names": [["phase_{:02d}", 2]],
+        "scale_charge_by_global_dom_efficiency": True,
+    }
+    base = {"model_class": "DefaultCascadeModel", "config": config}
+    further = ("DOMEfficiency", "phase_00", "phase_01")
+    names = [*make.standard().names, "cascade_00001_energy", "cascade_00001_distance", *further]
+    source = make.source(starting(2, base), detector, make.standard(names))
+    assert source.parameter_names == tuple(names)
+    data, values = make.random_events(), torch.tensor([[1e4, 50.0, 1.0, 0.3, -0.2]] * 2).double()
+    parameters = torch.cat([make.cascades()[0], values], -1)[None].requires_grad_(True)
+    charge = source.expect(parameters, data).charge
+    (gradient,) = torch.autograd.grad(charge.sum(), parameters)
+    assert (gradient[..., -3:] != 0).all()
+    parameters = parameters.detach()
+    parameters[..., -3] = 0.0  # blind DOMs, whatever the network says
+    assert (source.expect(parameters, data).charge == 0.0).all()
+
+
+def test_settings_of_the_time_mixture_are_inherited(make, detector):
+    """`decoder_settings` hold for all levels below that have none of their own."""
+    config = {**make.small, "num_filters_list": [6, 8, 8]}
+    settings = make.both({"model_class": "DefaultCascadeModel", "config": config})
+    settings["decoder_settings"] = {"mixture": [{"family": "gamma", "count": 2}]}
+    source = make.source(settings, detector, cascade_trafo(make))
+    assert source.bases["cascade"].mixture.components[0].family == "gamma"
