@@ -52,6 +52,7 @@ WITH_TORCH = {
     "losses",
     "likelihood",
     "rates",
+    "reconstruct",
 }
 
 
