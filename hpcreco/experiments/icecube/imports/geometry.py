@@ -76,7 +76,7 @@ def grid(
 
 
 def _table(path: Path) -> dict[str, np.ndarray]:
-    """In-ice DOMs of a graphnet geometry table; those of the surface array have numbers above 60."""
+    """In-ice DOMs of a graphnet geometry table: surface DOMs have numbers above 60, dead ones no efficiency."""
     import pyarrow
     import pyarrow.parquet
 
@@ -88,8 +88,9 @@ def _table(path: Path) -> dict[str, np.ndarray]:
         raise DetectorError(
             f"{path}: not a geometry table, it lacks {', '.join(sorted(set(_TABLE) - set(table)))}"
         )
-    in_ice = np.array(table["dom_number"]) <= 60
-    return {name: np.array(table[name], float)[in_ice] for name in _TABLE}
+    columns = {name: np.array(table[name], float) for name in _TABLE}
+    alive = (columns["dom_number"] <= 60) & np.isfinite(columns["rde"])
+    return {name: column[alive] for name, column in columns.items()}
 
 
 def _from_table(path: Path) -> Detector:
