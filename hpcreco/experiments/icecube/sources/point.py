@@ -63,7 +63,10 @@ class PointSource(ConfiguredSource):
         if nearest is not None and nearest < parameters.shape[0]:
             rows = streaming.nearest(rows, self.constants.on("position", parameters), nearest)
         per_source = self.row_size * data.n_doms * data.n_events * parameters.element_size()
-        return streaming.total(lambda block: together(self.emit(block, data), data), rows, per_source)
+        weights = tuple(self.parameters())
+        return streaming.total(
+            lambda block: together(self.emit(block, data), data), rows, per_source, weights
+        )
 
 
 def together(emission: Emission, data: Observation) -> Expectation:
