@@ -2,12 +2,13 @@
 
 A fit in ten lines::
 
+    import torch
     from hpcreco.experiments.icecube.reconstruct import api
 
-    model = api.load("export")                        # or "truth", with api.events of a simulation
-    data, names = api.events("pulses-00000.h5", [0])  # one event
-    seed = model.seed_from_data(data)                 # (1, 7): x, y, z, zenith, azimuth, energy, time
-    fit = api.fit(model.likelihood, data, seed, model.space())
+    model = api.load("export")
+    data, known = api.events("pulses-00000.h5", [0])    # one event
+    data = data.to(dtype=torch.float64)
+    fit = api.fit(model.likelihood, data, model.seed_from_data(data), model.space())
     print(dict(zip(model.names, fit.parameters[0].tolist())))
     times = torch.linspace(9000.0, 12000.0, 200)
     density = model.pdf(fit.parameters, data, times, doms=[35])   # (1, 1, 200) 1/ns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -59,11 +59,12 @@ def from_columns(
     defaults = missing_by_name or {}
     seed = np.full((len(values), len(names)), np.nan)
     for number, name in enumerate(names):
-        column = next((c for c in (name, by_number.get(number)) if c in columns), None)
+        column = next((c for c in (name, by_number.get(number)) if c in columns), _inner(name, columns))
         if column is not None:
             seed[:, number] = values[:, list(columns).index(column)]
         absent = ~np.isfinite(seed[:, number])
-        default = defaults.get(name, defaults.get(by_number.get(number, ""), missing))
+        key = next((k for k in (name, by_number.get(number)) if k in defaults), _inner(name, defaults))
+        default = missing if key is None else defaults[key]
         if absent.any() and default is None:
             raise SeedError(
                 f"the seed has no {name} for {int(absent.sum())} of {len(seed)} events; its columns are "
@@ -71,6 +72,11 @@ def from_columns(
             )
         seed[absent, number] = default
     return torch.from_numpy(seed)
+
+
+def _inner(name: str, known: Iterable[str]) -> str | None:
+    """The name that a source's own parameter has within it: cascade_00001_energy of cascade_cascade_00001_energy."""
+    return next((k for k in known if k not in ROLES and name.endswith(f"_{k}")), None)
 
 
 def randomised(

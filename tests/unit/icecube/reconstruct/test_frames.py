@@ -160,3 +160,23 @@ def test_without_the_experiments_software_the_remedy_is_named():
 
     with pytest.raises(FrameError, match="give make_particle and make_map"):
         _particle({}, True)
+
+
+def test_the_example_of_the_documentation_runs(simulated, tmp_path, monkeypatch, capsys):
+    """The lines that stand in `reconstruct.model`, on an export of the truth."""
+    import textwrap
+
+    from hpcreco.experiments.icecube import components
+    from hpcreco.experiments.icecube.reconstruct import model
+
+    found = model.truth(files.of_shard(simulated / "pulses-00000.h5"))
+    components.save(found.likelihood.source, tmp_path / "export" / "models_0000")
+    for path in simulated.glob("*.h5"):
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    lines = model.__doc__.partition("::\n")[2]
+    space = {}
+    exec(textwrap.dedent(lines), space)
+    assert "cascade_energy" in capsys.readouterr().out
+    assert space["density"].shape == (1, 1, 200)
+    assert (space["fit"].loss < space["fit"].seed_loss).all()

@@ -43,6 +43,9 @@ def test_what_is_missing_is_filled_in_or_refused():
     special = {"cascade_cascade_00001_energy": 1e4, "cascade_cascade_00001_distance": 50.0}
     found = seeds.from_columns(values, seeds.ROLES, PAIR, missing=1.0, missing_by_name=special)
     np.testing.assert_array_equal(found[0, 5:], [1.0, 6.0, 1e4, 50.0])
+    short = {"cascade_00001_energy": 1e4, "cascade_00001_distance": 50.0}  # as the users' configs name them
+    again = seeds.from_columns(values, seeds.ROLES, PAIR, missing=1.0, missing_by_name=short)
+    np.testing.assert_array_equal(again, found)
     with pytest.raises(seeds.SeedError, match="cascade_energy for 1 of 1 events.*seed_missing_value"):
         seeds.from_columns(values, seeds.ROLES, PAIR, missing_by_name=special)
 
