@@ -53,6 +53,7 @@ class YinfWriter:
         self._sums, self._next = Sums(), 0
         source = Path(index.paths[number])
         schema = task.yinf(run)
+        self._single = {table.name for table in schema.tables if not table.ragged}
         attributes = {
             **taken_over(schema, source),
             **task.yinf_attributes(run),
@@ -94,6 +95,9 @@ class YinfWriter:
                 raise PredictionError(
                     f"{self._target}: expected event {self._next}, was given event {event} of file {shard}"
                 )
+            # one row per event is given to the writer without the axis of rows
+            for table in self._single & rows.keys():
+                rows[table] = {field: array[0] for field, array in rows[table].items()}
             self._writer.append(int(self._ids[event]), rows)
             self._next += 1
         self._sums.merge(sums)
