@@ -17,6 +17,8 @@ from hpcreco.parallel import Parallel
 
 _ABORT_SECONDS = 5.0  # for MPI to end the world before this process ends itself
 _GRACE_SECONDS = 10.0  # a main thread that holds the interpreter's lock so long is ended by a C thread
+#: seconds for the other ranks to print their stacks as well, which say who waited for whom, before one ends them all
+_LAST_WORDS = 1.0
 
 
 class Watchdog:
@@ -73,6 +75,7 @@ class Watchdog:
             flush=True,
         )
         faulthandler.dump_traceback(file=_stderr(), all_threads=True)
+        time.sleep(_LAST_WORDS)
         end_world(self._parallel, 1)
 
 
