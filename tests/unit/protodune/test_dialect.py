@@ -5,10 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import yaml
@@ -71,12 +69,9 @@ def test_a_ghost_config_becomes_a_run():
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_the_users_own_files_load_unchanged(name, monkeypatch):
-    folder = os.environ.get("HPCRECO_PUBLIC_DATA")
-    if not folder:
-        pytest.skip("HPCRECO_PUBLIC_DATA is not set")
+def test_the_users_own_files_load_unchanged(name, monkeypatch, public_data):
     monkeypatch.setenv("SCRATCH", "/scratch")
-    raw = config.load(str(Path(folder) / "user-configs" / f"{name}.yaml"))
+    raw = config.load(str(public_data / "user-configs" / f"{name}.yaml"))
     found = experiment.recognise(raw)
     assert found.name == "protodune"
     run = found.load("normalise")(raw, False)

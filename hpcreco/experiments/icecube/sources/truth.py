@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from hpcreco.config import Strict
-from hpcreco.experiments.icecube.light import ICES, SPEED_IN_ICE, Ice
+from hpcreco.experiments.icecube.light import SPEED_IN_ICE, Ice
 from hpcreco.experiments.icecube.sources.constants import of_detector
 from hpcreco.experiments.icecube.sources.contract import Observation
 from hpcreco.experiments.icecube.sources.geometry import direction
@@ -28,15 +28,6 @@ class TruthSettings(Strict):
 
     ice: Ice = Ice()
     systematics: float = Field(default=0.0, ge=0)
-
-    @field_validator("ice", mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            if value not in ICES:
-                raise ValueError(f"{value!r} is no ice; known: {', '.join(ICES)}")
-            return ICES[value]
-        return value
 
 
 class TruthModel(PointSource):

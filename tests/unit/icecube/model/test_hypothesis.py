@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,20 +153,17 @@ FILES = {
 }
 
 
-def users_settings(key):
-    """`model_settings` of a user's file, from the folder that HPCRECO_PUBLIC_DATA names."""
-    folder = os.environ.get("HPCRECO_PUBLIC_DATA", "")
-    path = Path(folder) / "user-configs" / FILES[key]
-    if not folder or not path.is_file():
-        pytest.skip("HPCRECO_PUBLIC_DATA is not set, or has no such file")
-    return yaml.safe_load(path.read_text())["model_settings"]
+@pytest.fixture
+def users_settings(public_data):
+    """`users_settings(key)`: `model_settings` of a user's file."""
+    return lambda key: yaml.safe_load((public_data / "user-configs" / FILES[key]).read_text())["model_settings"]
 
 
 def cascade_trafo(make):
     return make.standard([f"cascade_{p}" for p in make.standard().names])
 
 
-def test_the_users_cascade(make):
+def test_the_users_cascade(make, users_settings):
     detector = hexagonal(7, 10)
     source = hypothesis.build(users_settings("7param"), detector, cascade_trafo(make))
     assert source.parameter_names == cascade_trafo(make).names
@@ -182,7 +177,7 @@ def test_the_users_cascade(make):
 
 
 @pytest.mark.parametrize(("key", "n_parameters"), [("n002", 9), ("n10", 16)])
-def test_the_users_hypotheses_of_several_cascades(make, key, n_parameters, tmp_path):
+def test_the_users_hypotheses_of_several_cascades(make, users_settings, key, n_parameters, tmp_path):
     """Built upon an exported cascade, as their load_dir wants; the cluster's paths are opened in another place."""
     detector = hexagonal(7, 10)
     export = components.save(
