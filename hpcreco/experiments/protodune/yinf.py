@@ -15,8 +15,11 @@ YINF = Schema(
             "voxels",
             (
                 Field("coords", "int32", ("x", "y", "z"), unit="voxels"),
-                Field("probability", "float32"),
-                #: what the network was trained to say: 1 for voxels that hold charge; absent without truth
+                # one of the two, as the attribute `kind` says: "probability" or "electrons"
+                Field("probability", "float32", optional=True),
+                Field("charge", "float32", unit="electrons", optional=True),
+                #: what the network was trained to say: 1 for voxels that hold charge, or their electrons; absent
+                #: without truth
                 Field("labels", "float32", optional=True),
             ),
         ),

@@ -156,7 +156,9 @@ FILES = {
 @pytest.fixture
 def users_settings(public_data):
     """`users_settings(key)`: `model_settings` of a user's file."""
-    return lambda key: yaml.safe_load((public_data / "user-configs" / FILES[key]).read_text())["model_settings"]
+    return lambda key: yaml.safe_load((public_data / "user-configs" / FILES[key]).read_text())[
+        "model_settings"
+    ]
 
 
 def cascade_trafo(make):
