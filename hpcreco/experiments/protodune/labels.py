@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcreco.experiments.protodune.voxels import keys, rows_in
+
 
 @dataclass(frozen=True)
 class CoarseTruth:
@@ -23,16 +25,6 @@ class CoarseTruth:
     pdg: np.ndarray | None = None
 
 
-def _keys(*tables: np.ndarray) -> list[np.ndarray]:
-    """One int64 per row of each (N, 3) table: equal for equal cells, ordered as (x, y, z)."""
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        return [np.zeros(0, np.int64) for _ in tables]
-    low = np.min([table.min(axis=0) for table in filled], axis=0).astype(np.int64)
-    size = np.max([table.max(axis=0) for table in filled], axis=0).astype(np.int64) - low + 1
-    return [((t[:, 0] - low[0]) * size[1] + t[:, 1] - low[1]) * size[2] + t[:, 2] - low[2] for t in tables]
-
-
 def coarse(
     coords: np.ndarray,
     values: np.ndarray,
@@ -42,7 +34,7 @@ def coarse(
 ) -> CoarseTruth:
     """Sum fine truth, coords (N, 3) and values (N, k), over coarse cells."""
     cells = np.floor_divide(np.asarray(coords, np.int64), np.asarray(downsample, np.int64))
-    (key,) = _keys(cells)
+    (key,) = keys(cells)
     found, first, cell = np.unique(key, return_index=True, return_inverse=True)
     sums = np.zeros((len(found), values.shape[1]))
     np.add.at(sums, cell, values)
@@ -68,7 +60,7 @@ def _dominant(cell: np.ndarray, track: np.ndarray, value: np.ndarray) -> np.ndar
 
 def label(candidates: np.ndarray, truth: CoarseTruth) -> np.ndarray:
     """First truth value of each candidate's cell, float32 (N, 1); 0 where there is no truth."""
-    row = _rows_in(candidates, truth.coords)
+    row = rows_in(candidates, truth.coords)
     values = np.zeros((len(candidates), 1), np.float32)
     values[row >= 0, 0] = truth.values[row[row >= 0], 0]
     return values
@@ -76,13 +68,4 @@ def label(candidates: np.ndarray, truth: CoarseTruth) -> np.ndarray:
 
 def missed(truth: CoarseTruth, candidates: np.ndarray) -> np.ndarray:
     """Mask (M,) of the true cells that are no candidate: what tiling lost."""
-    return _rows_in(truth.coords, candidates) < 0
-
-
-def _rows_in(cells: np.ndarray, table: np.ndarray) -> np.ndarray:
-    """Row of `table` that holds each cell, -1 if none; the rows of `table` are unique and sorted."""
-    wanted, known = _keys(cells, table)
-    if not len(known):
-        return np.full(len(wanted), -1, np.int64)
-    at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return np.where(known[at] == wanted, at, -1)
+    return rows_in(truth.coords, candidates) < 0
