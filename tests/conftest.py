@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,10 +13,62 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from hpcreco.doctor import probe_environment
 
 REPOSITORY = Path(__file__).parent.parent
+
+#: What takes longest begins first. The tests of a folder named here share what is made once (a cluster, an image), so
+#: they go to one worker; those of any other file go to one together.
+ORDER = ("tests/cluster/", "tests/image/", "tests/flow/", "tests/parallel/")
+TOGETHER = ("tests/cluster/", "tests/image/")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: one more than there are processors, for one worker mostly waits for Slurm."""
+    return min(len(os.sched_getaffinity(0)) + 1, 8)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers of one run compile the same kernels at the same time."""
+    if hasattr(config, "workerinput"):
+        one_writer_of_numbas_cache()
+
+
+def one_writer_of_numbas_cache() -> None:
+    """Makes numba's cache safe for processes that compile one function for different types at once.
+
+    Numba reads a function's index, takes the next free number for its machine code, and writes both; of two processes
+    that do so at once, one may later be given the other's code.
+    """
+    from numba.core.caching import IndexDataCacheFile
+
+    save = IndexDataCacheFile.save
+
+    def save_alone(self: IndexDataCacheFile, key: object, data: object) -> None:
+        with open(f"{self._index_path}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            save(self, key, data)
+
+    IndexDataCacheFile.save = save_alone
+
+
+class BySharing(LoadScopeScheduling):
+    """Sends tests that share what is made once to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> BySharing:
+    """How `-n` deals out the tests."""
+    return BySharing(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts the tests by folder, in the order in which they are to begin."""
+    items.sort(key=lambda item: [not item.nodeid.startswith(folder) for folder in ORDER])
 
 
 @dataclass(frozen=True)

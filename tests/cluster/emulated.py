@@ -125,7 +125,7 @@ def start(folder: Path) -> Cluster:
     }
     said = ""
     for _ in range(3):  # between finding ports free and using them, somebody else may take one
-        environment["SLURM_CLUSTER_PORT"] = str(_free_ports(NODES + 1))
+        environment["SLURM_CLUSTER_PORT"] = str(free_ports(NODES + 1))
         up = subprocess.run([_TOOL, "up", str(NODES)], env=environment, capture_output=True, text=True)
         if up.returncode == 0:
             return Cluster(folder, environment)
@@ -157,7 +157,7 @@ def _others(nodes: str) -> str:
     return ",".join(f"node{number}" for number in range(1, NODES + 1) if number not in mine)
 
 
-def _free_ports(n: int) -> int:
+def free_ports(n: int) -> int:
     """The first of n neighbouring TCP ports that are free, below those that the kernel gives away by itself."""
     first = 20_000 + os.getpid() * 37 % 10_000
     for candidate in range(first, first + 2_000, n):

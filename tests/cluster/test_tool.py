@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster import emulated
+
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
@@ -17,10 +19,9 @@ def pair(cluster, tmp_path_factory):
     """A second cluster, of two nodes, beside the first; it belongs to a process that the test may end."""
     owner = subprocess.Popen(["sleep", "600"])
     state = f"{cluster.environment['SLURM_CLUSTER_DIR']}-2"
-    port = int(cluster.environment["SLURM_CLUSTER_PORT"]) + 100
     own = {
         "SLURM_CLUSTER_DIR": state,
-        "SLURM_CLUSTER_PORT": str(port),
+        "SLURM_CLUSTER_PORT": str(emulated.free_ports(3)),
         "SLURM_CLUSTER_OWNER": str(owner.pid),
         "SLURM_CONF": f"{state}/slurm.conf",
     }
