@@ -47,7 +47,7 @@ class Loop:
         select_trainable(self.state.model, stage)
         model, optimization = self.state.model, self.state.optimization
         stepper = Stepper(session.task, session.run, model, optimization, stage, number, session.parallel)
-        total = session.pace(number).steps_per_epoch
+        total = self._epoch_length(number)
         with StepReport(session.root, session.run.report) as report, session.feed(progress) as feed:
             before = time.monotonic()
             for share, batches in feed:
@@ -102,6 +102,11 @@ class Loop:
         if run.validate_every.unit == "steps":
             return progress.step % int(run.validate_every.every) == 0
         return data_epoch_over
+
+    def _epoch_length(self, stage: int) -> int:
+        """Steps per row of the summary, where neither the stage nor the run ends before."""
+        cadence = self.session.run.validate_every
+        return int(cadence.every) if cadence.unit == "steps" else self.session.pace(stage).steps_per_epoch
 
     def _save_due(self, control: Control) -> bool:
         cadence = self.session.run.save
