@@ -42,6 +42,7 @@ BY_FILE = {
 #: ProtoDUNE's own verbs that are at the top level as its users know them
 TOP_LEVEL = {
     "tile": ("protodune", "parsed waveforms -> candidate voxels in xy shards"),
+    "solve": ("protodune", "charge of the cells that a network kept, from the waveforms"),
 }
 
 EPILOG = """\
@@ -76,6 +77,7 @@ def _overview() -> str:
         "tile",
         "train",
         "infer",
+        "solve",
         "report",
         "display",
         "validate",

@@ -12,6 +12,8 @@ VERBS = [
     "tile",
     "train",
     "infer",
+    "solve",
+    "protodune mask",
     "report",
     "display",
     "validate",

@@ -33,11 +33,16 @@ EXPERIMENT = Experiment(
     task=f"{_HERE}.task:TASK",
     recognises=recognises,
     claims=claims,
-    verbs={verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
+    verbs={
+        **{verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
+        "solve": f"{_HERE}.solve",
+        "mask": f"{_HERE}.mask",
+    },
     schemas={
         "xy": f"{_HERE}.xy:XY",
         "pixel": f"{_HERE}.xy:PIXEL",
         "yinf": f"{_HERE}.yinf:YINF",
+        "solved": f"{_HERE}.solved:SOLVED",
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",
         "particles": f"{_HERE}.parsed:PARTICLES",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 EVENT_TYPES = ("Mu", "Electron", "Pion", "BeamCosmic", "protoDUNE")
 PRODUCTS = (
-    *("root", "energy", "depo", "depoElectron", "wire", "hit", "xy", "pixel", "yinf"),
+    *("root", "energy", "depo", "depoElectron", "wire", "hit", "xy", "pixel", "yinf", "solved", "merged"),
     *("mcbeamcosmic", "mcparticle", "spacepoint", "wirecell", "calo", "calonosce"),
 )
 TRUTH_PRODUCTS = ("energy", "depo", "depoElectron")

@@ -34,5 +34,10 @@ YINF = Schema(
         Attribute("tpc", "ints", required=False),
         Attribute("downsample", "ints", required=False),
         Attribute("threshold", "float", required=False),
+        # of charge that `hpcreco protodune mask` has masked
+        Attribute("charge_digest", "str", required=False),
+        Attribute("mask_digest", "str", required=False),
+        Attribute("mask_threshold", "float", required=False),
+        Attribute("mask_recipe", "str", required=False, volatile=True),
     ),
 )

@@ -1,0 +1,64 @@
+"""What comes after inference: the charge of chosen cells as solved from the wires."""
+
+from __future__ import annotations
+
+from hpcreco.experiments.protodune.xy import AXES
+from hpcreco.shards import Attribute, Field, Schema, Table
+
+SOLVED = Schema(
+    format="hpcreco/protodune/solved",
+    version=1,
+    tables=(
+        Table(
+            "voxels",  # the cells that were solved for, in lexicographic (x, y, z) order
+            (
+                Field("coords", "int32", AXES, unit="coarse cell"),
+                Field("charge", "float32", unit="electrons"),
+            ),
+        ),
+        Table(
+            "wires",  # what the wires saw of the event, by plane
+            (
+                Field("seen", "float64", (), unit="electrons"),  # all live channels of the face
+                Field("used", "float64", (), unit="electrons"),  # channels that meet a cell
+                Field("explained", "float64", (), unit="electrons"),  # what the solution gives those
+                Field("misfit", "float64"),  # |A q - s| / |s| over all equations
+            ),
+            ragged=False,
+        ),
+    ),
+    attributes=(
+        Attribute("event_type", "str"),
+        Attribute("index", "int"),
+        Attribute("batch", "int"),
+        Attribute("n_batches", "int"),
+        Attribute("tpc", "ints"),
+        Attribute("downsample", "ints"),
+        Attribute("voxel_size_mm", "floats"),
+        Attribute("frame_origin_mm", "floats"),
+        Attribute("spatial_shape", "ints"),
+        Attribute("feature_names", "strs"),
+        Attribute("geometry", "str"),
+        Attribute("geometry_digest", "str"),
+        Attribute("epoch", "int", required=False),  # of the network that chose the cells
+        Attribute("cells", "str"),  # network, truth or all
+        Attribute("threshold", "float"),  # least probability (network) or largest charge of no truth (truth)
+        Attribute("grow", "int"),
+        Attribute("method", "str"),
+        Attribute("alpha", "float"),
+        Attribute("dead_channels", "ints"),
+        Attribute("solve_version", "int"),
+        Attribute("yinf_digest", "str", required=False),
+        Attribute("xy_digest", "str"),
+        Attribute("wire_digest", "str"),
+        Attribute("yinf_file", "str", required=False, volatile=True),
+        Attribute("xy_file", "str", volatile=True),
+        Attribute("wire_file", "str", volatile=True),
+        Attribute("recipe", "json", volatile=True),  # what decides whether it is stale
+    ),
+)
+#: attributes that a solved file takes over from its xy file
+OF_XY = (
+    *("event_type", "index", "batch", "n_batches", "tpc", "downsample", "voxel_size_mm", "frame_origin_mm"),
+    *("spatial_shape", "feature_names", "geometry", "geometry_digest"),
+)
