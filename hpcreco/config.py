@@ -376,6 +376,7 @@ class Run(Strict):
     parallel: Parallel = Parallel()
     rank_files: bool = False
     tensorboard: bool = False
+    notes: tuple[str, ...] = ()  # what the user should know of this config: logged at the start
 
     @model_validator(mode="after")
     def _ends_somehow(self) -> Run:

@@ -30,11 +30,12 @@ class Experiment:
     name: str
     #: dialect: raw mapping, lenient flag -> `hpcreco.config.Run`
     normalise: str
-    #: (run, part) -> list of shard paths, part in {"train", "validation"}; None when the config names no such part
+    #: (run, part) -> list of shard paths, part in {"train", "validation"}; None when the config names no such part.
+    #: Where events are made and not read: an index of them, from `hpcreco.shards.made`
     files: str
     #: (run, index) -> float64 (n_events,) cost of each event (voxels, hits, pulses)
     cost: str
-    #: the torch half: a `hpcreco.train.task.Task`
+    #: the torch half: a `hpcreco.train.task.Task`, or a function of the run that gives one
     task: str
     #: does this raw config, which lacks `experiment:`, belong to this experiment?
     recognises: Callable[[Mapping[str, Any]], bool] = lambda raw: False
@@ -54,6 +55,18 @@ class Experiment:
     def load(self, what: str) -> Any:
         """Import the object that the attribute `what` names, e.g. ``load("task")``."""
         return load(getattr(self, what))
+
+    def task_of(self, run: Any) -> Any:
+        """The `hpcreco.train.task.Task` of a run."""
+        found = self.load("task")
+        return found(run) if callable(found) else found
+
+    def index(self, run: Any, part: str) -> Any:
+        """The `hpcreco.shards.Index` of a part of the run's data; None when the config has no such part."""
+        from hpcreco import shards
+
+        found = self.load("files")(run, part)
+        return found if found is None or isinstance(found, shards.Index) else shards.index(found)
 
     def schema(self, product: str) -> Any:
         """The `hpcreco.shards.Schema` of `product`; `ExperimentError` names the known ones."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,19 +64,22 @@ def infer(
     **options: Any,
 ) -> int:
     """Write yinf files of all shards of the config's validation part; returns the exit code."""
-    paths = found.load("files")(run, "validation")
-    if paths is None:
+    inputs = _Inputs.of(found.load("files")(run, "validation"))
+    if inputs is None:
         raise ConfigError("the config names no files to infer on (data.inference_i)")
     path, content = _checkpoint(run, which)
     folder = out or run.output_dir / (run.store.outdir if run.store else "inference")
+    if detect().rank == 0:
+        for note in run.notes:
+            print(note)
     epoch = _epoch(content)
     digest = _digest(content)
-    jobs = [_job(source, folder / yinf.file_name(epoch, source), digest) for source in paths]
-    worker = _Worker(run, found, path, content)
+    jobs = [inputs.job(source, folder / yinf.file_name(epoch, source), digest) for source in inputs.paths]
+    worker = _Worker(run, found, inputs, path, content)
     return filewise.run(
         jobs,
         worker.infer_file,
-        finished=lambda job: _unfinished(job, digest),
+        finished=lambda job: inputs.unfinished(job, digest),
         title="infer",
         report=folder / "infer_report.json",
         **options,
@@ -103,11 +108,6 @@ def _epoch(content: dict[str, Any]) -> int:
     return int(progress["epoch"] if progress["epoch_steps"] else progress["epoch"] - 1)
 
 
-def _content_digest(path: Path) -> str:
-    with shards.Shard(path) as shard:
-        return shard.digest
-
-
 def _digest(content: dict[str, Any]) -> str:
     """Digest of the weights alone: the same for yinf files written while training."""
     from hpcreco.train import checkpoint
@@ -115,32 +115,62 @@ def _digest(content: dict[str, Any]) -> str:
     return checkpoint.digest(content["model"])
 
 
-def _job(source: Path, target: Path, checkpoint_digest: str) -> filewise.Job:
-    fingerprint = hashlib.sha256(f"{checkpoint_digest} {_content_digest(source)}".encode()).hexdigest()
-    return filewise.Job(source.name, (source,), (target,), fingerprint, source.stat().st_size)
+@dataclass(frozen=True)
+class _Inputs:
+    """The shards to infer on, or the names that stand for them where events are made."""
 
+    paths: tuple[Path, ...]
+    made: shards.Index | None = None
 
-def _unfinished(job: filewise.Job, checkpoint_digest: str) -> str | None:
-    """Why the job's yinf file has to be made (again), or None."""
-    target, source = job.outputs[0], job.inputs[0]
-    if not target.exists():
-        return "missing"
-    try:
-        with shards.Shard(target) as made:
-            if made.attributes["checkpoint_digest"] != checkpoint_digest:
-                return "stale: made with another checkpoint"
-            if made.attributes["input_digest"] != _content_digest(source):
-                return "stale: the input was made again"
-    except (shards.ShardError, KeyError) as error:
-        return f"broken: {error}"
-    return None
+    @classmethod
+    def of(cls, files: Sequence[Path] | shards.Index | None) -> _Inputs | None:
+        """What an experiment's `files` has found."""
+        if isinstance(files, shards.Index):
+            return cls(tuple(map(Path, files.paths)), files)
+        return None if files is None else cls(tuple(files))
+
+    def opened(self, source: Path) -> tuple[shards.Index, int]:
+        """An index and the number of `source` in it."""
+        if self.made is not None:
+            return self.made, self.paths.index(source)
+        return shards.index([source]), 0
+
+    def job(self, source: Path, target: Path, checkpoint_digest: str) -> filewise.Job:
+        """`target` is to be made of `source`."""
+        fingerprint = hashlib.sha256(f"{checkpoint_digest} {self._digest(source)}".encode()).hexdigest()
+        size = source.stat().st_size if self.made is None else 0
+        return filewise.Job(source.name, (source,), (target,), fingerprint, size)
+
+    def unfinished(self, job: filewise.Job, checkpoint_digest: str) -> str | None:
+        """Why the job's yinf file has to be made (again), or None."""
+        target, source = job.outputs[0], job.inputs[0]
+        if not target.exists():
+            return "missing"
+        try:
+            with shards.Shard(target) as there:
+                if there.attributes["checkpoint_digest"] != checkpoint_digest:
+                    return "stale: made with another checkpoint"
+                if there.attributes["input_digest"] != self._digest(source):
+                    return "stale: the input was made again"
+        except (shards.ShardError, KeyError) as error:
+            return f"broken: {error}"
+        return None
+
+    def _digest(self, source: Path) -> str:
+        if self.made is not None:
+            return self.made.digests[self.paths.index(source)]
+        with shards.Shard(source) as shard:
+            return shard.digest
 
 
 class _Worker:
     """Infers file after file with one model, which is built when the first file comes."""
 
-    def __init__(self, run: Run, found: experiment.Experiment, path: Path, content: dict[str, Any]) -> None:
-        self._run, self._found, self._path, self._content = run, found, path, content
+    def __init__(
+        self, run: Run, found: experiment.Experiment, inputs: _Inputs, path: Path, content: dict[str, Any]
+    ) -> None:
+        self._run, self._found, self._inputs = run, found, inputs
+        self._path, self._content = path, content
         self._model: nn.Module | None = None
 
     def infer_file(self, job: filewise.Job) -> dict[str, Any]:
@@ -152,24 +182,25 @@ class _Worker:
         from hpcreco.train.predictions import Made, YinfWriter
         from hpcreco.train.session import Part
 
-        task: Task = self._found.load("task")
+        task: Task = self._found.task_of(self._run)
         model = self._built(task)
-        index = shards.index(job.inputs)
+        index, number = self._inputs.opened(job.inputs[0])
         costs = np.asarray(self._found.load("cost")(self._run, index), np.float64)
         part = Part(index, costs, EventDataset(index, task.read(self._run, False), self._run.seed))
         budget = self._run.steps.micro_cost
-        work = evaluation.shares(part, [0], budget if np.isfinite(budget) else None)
+        work = evaluation.shares(part, [number], budget if np.isfinite(budget) else None)
         made = Made(
             _epoch(self._content),
             int(self._content["progress"]["step"]),
             str(self._path),
             _digest(self._content),
         )
-        with YinfWriter(task, self._run, model, index, 0, job.outputs[0], made) as writer:
+        with YinfWriter(task, self._run, model, index, number, job.outputs[0], made) as writer:
             evaluation.evaluate(
                 task, self._run, model, part, work, next(model.parameters()).device, writer.take
             )
-        return {"events": index.n_events, "cost": float(costs.sum())}
+        own = slice(index.first[number], index.first[number + 1])
+        return {"events": len(index.event_ids[own]), "cost": float(costs[own].sum())}
 
     def _built(self, task: Task) -> nn.Module:
         if self._model is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from hpcreco import shards
 from hpcreco.data.batch import Batch, Event, Ref, collate
 from hpcreco.data.randomness import READ, stream
 
-#: (shard, number of the event in it, generator of this event and draw) -> Event
-ReadEvent = Callable[[shards.Shard, int, np.random.Generator], Event]
+#: (`shards.Shard`, or `shards.Made` where events are made; number of the event in it; generator of this event and draw)
+#: -> Event
+ReadEvent = Callable[[Any, int, np.random.Generator], Event]
 
 
 class DataError(RuntimeError):

@@ -79,3 +79,25 @@ def score_histogram(scores: Tensor, thresholds: np.ndarray) -> Tensor:
     edges = torch.as_tensor(thresholds, dtype=torch.float64, device=scores.device)
     bins = torch.searchsorted(edges, scores.detach().reshape(-1).to(torch.float64))
     return torch.bincount(bins, minlength=len(edges) + 1)
+
+
+_OWN = "own/"  # marks the sums of metrics that a config names
+
+
+def measure(metrics: Mapping[str, Metric], prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Sums and weights of `metrics` {column: metric}; they add up, and `measured` makes columns of them."""
+    sums = {}
+    for name, metric in metrics.items():
+        sums[f"{_OWN}{name}/sum"], sums[f"{_OWN}{name}/weight"] = metric(prediction.detach(), target)
+    return sums
+
+
+def measures(sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of `sums` that `measure` has made."""
+    return {name: value for name, value in sums.items() if name.startswith(_OWN)}
+
+
+def measured(sums: Mapping[str, Tensor]) -> dict[str, float]:
+    """Column -> sum / weight, from added-up sums of `measure`."""
+    heads = [name.removesuffix("/sum") for name in measures(sums) if name.endswith("/sum")]
+    return {head.removeprefix(_OWN): ratio(sums[f"{head}/sum"], sums[f"{head}/weight"]) for head in heads}

@@ -1,12 +1,14 @@
 """Shards: HDF5 files of events, one mechanics for every schema.
 
 A schema (`Schema`, `Table`, `Field`, `Attribute`) says what a format holds. `ShardWriter` writes a file
-atomically with a content digest; `Shard` reads single events; `index` and `Pool` make many files one;
+atomically with a content digest; `Shard` reads single events; `index` and `Pool` make many files one,
+`made` stands for files where events are made and not read;
 `validate` lists what is wrong.
 """
 
 from hpcreco.shards.artefact import Artefact, read_artefact, write_artefact
 from hpcreco.shards.indexes import Index, Pool, index
+from hpcreco.shards.made import Made, made
 from hpcreco.shards.reader import Shard, identify
 from hpcreco.shards.schema import Attribute, Field, Schema, ShardError, Table
 from hpcreco.shards.temporary import atomic, remove_dead
@@ -18,6 +20,7 @@ __all__ = [
     "Attribute",
     "Field",
     "Index",
+    "Made",
     "Pool",
     "Schema",
     "Shard",
@@ -27,6 +30,7 @@ __all__ = [
     "atomic",
     "identify",
     "index",
+    "made",
     "read_artefact",
     "remove_dead",
     "validate",

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcreco.shards.made import Made
 from hpcreco.shards.reader import Shard
 from hpcreco.shards.schema import Schema, ShardError
 
@@ -30,6 +31,7 @@ class Index:
     event_ids: np.ndarray  # int64 (n_events), shard after shard
     first: np.ndarray  # int64 (n_shards + 1): global number of each shard's first event
     rows: dict[str, np.ndarray]  # table -> int64 (n_events)
+    on_disk: bool = True  # False: `paths` are names, events are made (see `shards.made`)
 
     @property
     def n_shards(self) -> int:
@@ -107,7 +109,7 @@ class Pool:
         self._reset()
 
     def _reset(self) -> None:
-        self._open: OrderedDict[int, Shard] = OrderedDict()
+        self._open: OrderedDict[int, Shard | Made] = OrderedDict()
         self._users: Counter[int] = Counter()
         self._lock = threading.RLock()
         self._process = os.getpid()
@@ -119,15 +121,16 @@ class Pool:
         self.__dict__.update(state)
         self._reset()
 
-    def shard(self, number: int) -> Shard:
-        """The open shard; it may be closed as soon as other shards are asked for, so read through the pool
-        or inside `using`.
+    def shard(self, number: int) -> Any:
+        """The open `Shard`, or what stands for it (`Made`).
+
+        It may be closed as soon as other shards are asked for, so read through the pool or inside `using`.
         """
         if self._process != os.getpid():  # forked: the parent's handles are not ours to use or to close
             self._reset()
         with self._lock:
             if number not in self._open:
-                opened = Shard(self.index.paths[number], self.schema)
+                opened = self._opened(number)
                 if opened.digest != self.index.digests[number]:
                     opened.close()
                     raise ShardError(f"{opened.path}: replaced since the index was built; start again")
@@ -138,8 +141,13 @@ class Pool:
                 self._open.pop(oldest).close()
             return self._open[number]
 
+    def _opened(self, number: int) -> Shard | Made:
+        if self.index.on_disk:
+            return Shard(self.index.paths[number], self.schema)
+        return Made(self.index, number)
+
     @contextlib.contextmanager
-    def using(self, number: int) -> Iterator[Shard]:
+    def using(self, number: int) -> Iterator[Any]:
         """The open shard, not closed before the `with` block is left, whatever other threads ask for."""
         with self._lock:
             shard = self.shard(number)
@@ -155,7 +163,8 @@ class Pool:
     ) -> dict[str, np.ndarray]:
         """Like Shard.read, of shard `number`."""
         with self.using(number) as shard:
-            return shard.read(event, table, fields)
+            columns: dict[str, np.ndarray] = shard.read(event, table, fields)
+            return columns
 
     def close(self) -> None:
         with self._lock:

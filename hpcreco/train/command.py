@@ -5,6 +5,9 @@ checkpoints/, summaries.csv, train.log, configs/ and, when store_inference asks 
 
 TERM, INT, USR1, USR2 or the job's time limit: the step is finished, a checkpoint is saved and the exit code is 75;
 the same command with --resume (or --resume auto, for job scripts) goes on where it stopped.
+
+A config may name classes of your own as module:Class, for model, data set, loss, metric and optimizer; the docstring of
+hpcreco.experiments.protodune.plugins says what each must offer.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from hpcreco.world import detect
 
 EPILOG = """\
 examples:
+  hpcreco train hello        is this machine ready? Seconds, no data; so are cnn and random_sparse
   hpcreco train ghost3d_tiny
   mpiexec -n 2 hpcreco train ghost3d_tiny --set output_dir=runs/two
   srun -N 5 hpcreco train configs/protodune/ghost3d.yaml --resume auto

@@ -55,7 +55,7 @@ class YinfWriter:
         schema = task.yinf(run)
         self._single = {table.name for table in schema.tables if not table.ragged}
         attributes = {
-            **taken_over(schema, source),
+            **(taken_over(schema, source) if index.on_disk else {}),
             **task.yinf_attributes(run),
             "experiment": run.experiment,
             "epoch": made.epoch,

@@ -45,7 +45,7 @@ def train(
 def _train(
     run: Run, found: experiment.Experiment, ranks: parallel.Parallel, request: start.Request, stop: Stop
 ) -> int:
-    task = found.load("task")
+    task = found.task_of(run)
     with Watchdog(run.parallel.timeout, ranks) as watchdog:
         session = Session(
             run,
@@ -100,7 +100,10 @@ def _introduce(session: Session, model: object) -> None:
     )
     for name, part in (("training", training), ("validation", validation)):
         if part is not None:
-            LOG.info("%s: %d files, %d events", name, len(part.index.paths), part.index.n_events)
+            files = f"{len(part.index.paths)} files, " if part.index.on_disk else "made, "
+            LOG.info("%s: %s%d events", name, files, part.index.n_events)
+    for note in session.run.notes:
+        LOG.info("%s", note)
 
 
 @contextmanager

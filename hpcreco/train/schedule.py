@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -41,12 +41,6 @@ _MOVING = (
 )
 
 
-class RateError(RuntimeError):
-    """The schedule cannot go on."""
-
-    exit_code = 1
-
-
 def scale(scaling: Scaling, ranks: int) -> float:
     """How many times larger the learning rate is on `ranks` ranks (linear: Goyal et al., 1706.02677)."""
     return {"none": 1.0, "linear": float(ranks), "sqrt": math.sqrt(ranks)}[scaling]
@@ -67,6 +61,7 @@ class RateSchedule:
     stays at its last rate.
 
     metric: the column, or the part of it behind ``valid_``, that ReduceLROnPlateau watches.
+    columns: those that summaries will have, to refuse another `metric` (ConfigError) before the first epoch has passed.
     """
 
     def __init__(
@@ -80,6 +75,7 @@ class RateSchedule:
         arguments: Mapping[str, Any] | None = None,
         interval: Interval | None = None,
         metric: str | None = None,
+        columns: Collection[str] | None = None,
         epochs: int | None = None,
         iterations: int | None = None,
     ) -> None:
@@ -101,6 +97,8 @@ class RateSchedule:
         )
         self._scheduler = self._build(scheduler, dict(arguments or {})) if scheduler else None
         self._metric = metric
+        if self._is_plateau and columns is not None:
+            self._column(columns)
         self._moves = 0
         self._base = _rates(self._shadow)
 
@@ -156,13 +154,13 @@ class RateSchedule:
             self._moves += 1
         self._base = _rates(self._shadow)
 
-    def _column(self, row: Mapping[str, Any]) -> str:
+    def _column(self, columns: Collection[str]) -> str:
         name = self._metric or "loss"
         for column in (name, f"valid_{name}"):
-            if column in row:
+            if column in columns:
                 return column
-        known = ", ".join(key.removeprefix("valid_") for key in row if key.startswith("valid_"))
-        raise RateError(f"schedule.metric: the summary has no column {name!r}; it has {known}")
+        known = ", ".join(c.removeprefix("valid_") for c in columns if c.startswith(("valid_", "train_")))
+        raise ConfigError(f"schedule.metric: the summary will have no column {name!r}; it will have {known}")
 
     def _build(self, name: str, arguments: dict[str, Any]) -> Any:
         known = lookup.public_classes(lr_scheduler, lr_scheduler.LRScheduler)

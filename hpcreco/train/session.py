@@ -50,10 +50,9 @@ def open_part(
     """Index the shards of part `name` on rank 0 and send it to all; None when the config has no such part."""
 
     def look() -> tuple[shards.Index, np.ndarray] | None:
-        paths = found.load("files")(run, name)
-        if paths is None:
+        index = found.index(run, name)
+        if index is None:
             return None
-        index = shards.index(paths)
         return index, np.asarray(found.load("cost")(run, index), np.float64)
 
     indexed = on_root(parallel, look)

@@ -112,7 +112,7 @@ def overhead(folder: Path, turns: int) -> dict[str, list[float]]:
 
 def bare_loop(run: config.Run, found: experiment.Experiment) -> float:
     """Mean seconds of forward, loss, backward and update over all events, after one epoch to warm up."""
-    task = found.load("task")
+    task = found.task_of(run)
     read = task.read(run, True)
     batches = []
     for number, path in enumerate(found.load("files")(run, "train")):

@@ -9,14 +9,20 @@ from typing import Any
 from hpcreco.experiment import Experiment
 
 _HERE = "hpcreco.experiments.protodune"
+#: data sets without files, by the names that a config is recognised by
+_MADE = ("random", "random_sparse")
 
 
 def recognises(raw: Mapping[str, Any]) -> bool:
-    """Is this config in the original program's dialect: xy folders in `data.data_path`, a named model?"""
-    data, model = raw.get("data"), raw.get("model")
-    return (
-        isinstance(data, Mapping) and "data_path" in data and isinstance(model, Mapping) and "name" in model
-    )
+    """Is this config in the original program's dialect: xy folders in `data.data_path`, a named model?
+
+    Or `trainer: hello`, or a data set that makes its events.
+    """
+    trainer, data, model = raw.get("trainer"), raw.get("data"), raw.get("model")
+    if "hello" in (trainer, trainer.get("name") if isinstance(trainer, Mapping) else None):
+        return True
+    has_data = isinstance(data, Mapping) and ("data_path" in data or data.get("name") in _MADE)
+    return has_data and isinstance(model, Mapping) and "name" in model
 
 
 def claims(path: Path) -> bool:
@@ -30,7 +36,7 @@ EXPERIMENT = Experiment(
     normalise=f"{_HERE}.dialect:normalise",
     files=f"{_HERE}.files:find",
     cost=f"{_HERE}.files:voxels",
-    task=f"{_HERE}.task:TASK",
+    task=f"{_HERE}.plugins.task:of",
     recognises=recognises,
     claims=claims,
     verbs={
@@ -43,6 +49,7 @@ EXPERIMENT = Experiment(
         "pixel": f"{_HERE}.xy:PIXEL",
         "yinf": f"{_HERE}.yinf:YINF",
         "solved": f"{_HERE}.solved:SOLVED",
+        "classes": f"{_HERE}.plugins.yinf:CLASSES",
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",
         "particles": f"{_HERE}.parsed:PARTICLES",

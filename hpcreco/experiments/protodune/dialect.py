@@ -7,7 +7,6 @@ used.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,18 @@ from typing import Any
 from hpcreco import config
 from hpcreco.config import ConfigError, Run, Steps, Store
 from hpcreco.experiments.protodune import settings
-from hpcreco.experiments.protodune.keys import CELLNETS, DATASETS, IGNORED, TRAINERS, Data, Dialect, Storing
+from hpcreco.experiments.protodune.keys import (
+    CELLNETS,
+    FOR_TRAINING,
+    IGNORED,
+    TRAINERS,
+    Data,
+    Dialect,
+    Storing,
+)
+from hpcreco.experiments.protodune.plugins import dialect as plugins
+from hpcreco.experiments.protodune.plugins.data import IMAGES, VOXELS, table_of
 from hpcreco.experiments.protodune.settings import Named
-
-LOG = logging.getLogger("hpcreco")
 
 
 def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
@@ -27,24 +34,24 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
     Raises ConfigError for every key that is unknown (with the nearest known one) or wrong; with `lenient`,
     unknown keys are left out with a warning.
     """
+    raw, events = plugins.without_made(raw)
     written = config.build(Dialect, raw, lenient=lenient)
-    for key, why in IGNORED.items():
-        if key.removeprefix("data.") in written.data.model_fields_set:
-            LOG.debug("%s has no effect: %s", key, why)
     train = written.train
     made = settings.Settings(
-        sources=_sources(written.data),
+        sources=_sources(written.data) if events is None else plugins.sources(events),
+        made=events,
         reading=settings.Reading(
             threshold=written.data.threshold,
             transforms=written.data.transforms,
             normalise=written.data.normalise,
         ),
-        model=_model(written.model, lenient),
+        model=_model(written.model, lenient, VOXELS if events is None else table_of(events)),
         loss=_as_named(written.loss),
         optimizer=_as_named(written.optimizer),
         rates=_rates(written),
         metrics=written.metrics,
         sparse_backend=written.sparse.backend,
+        greets=plugins.says_hello(raw),
     )
     _check(written, made)
     return config.build(
@@ -54,6 +61,7 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
             "output_dir": Path(written.output_dir),
             "settings": made,
             "trains": made.sources.train is not None,
+            "notes": _without_effect(raw, trains=made.sources.train is not None),
             "seed": written.seed,
             "epochs": train.n_epochs,
             "iterations": train.iterations,
@@ -84,10 +92,38 @@ def _as_named(section: Mapping[str, Any] | None) -> Named | None:
     return Named(name=section["name"], arguments={k: v for k, v in section.items() if k != "name"})
 
 
-def _model(section: Mapping[str, Any], lenient: bool) -> Named:
-    """The model section, its arguments checked and completed when it is one of ours."""
+def _without_effect(raw: Mapping[str, Any], trains: bool) -> tuple[str, ...]:
+    """One line that lists the keys of the config that change nothing, and why; nothing without such keys."""
+
+    def written(key: str) -> bool:
+        head, _, rest = key.partition(".")
+        section = raw.get(head)
+        return section is not None and (not rest or (isinstance(section, Mapping) and rest in section))
+
+    found = [f"{key} ({why})" for key, why in IGNORED.items() if written(key)]
+    if not trains and (unused := [key for key in FOR_TRAINING if written(key)]):
+        found.append(f"{', '.join(unused)} (nothing is trained: the config has no data.train_i)")
+    return (f"keys without effect: {'; '.join(found)}",) if found else ()
+
+
+def _model(section: Mapping[str, Any], lenient: bool, table: str) -> Named:
+    """The model section, its arguments checked and completed when it is one of ours.
+
+    `table`: what it is for, voxels or images.
+    """
     named = _as_named(section)
     assert named is not None
+    if table == IMAGES and named.name in CELLNETS:
+        raise ConfigError(
+            f"model.name: {named.name} takes voxels and the data set makes images; cnn takes these, and data.name: "
+            "random_sparse makes voxels"
+        )
+    if table == IMAGES:
+        return named  # looked up when it is built: torchvision's names are known to torchvision alone
+    if named.name == "cnn":
+        raise ConfigError(
+            "model.name: cnn takes images and the data are voxels; data.name: random makes images"
+        )
     if named.name in CELLNETS:
         arguments = config.build(CELLNETS[named.name], named.arguments, "model", lenient)
         return Named(name=named.name, arguments=arguments.model_dump())
@@ -112,12 +148,18 @@ def _rates(written: Dialect) -> settings.Rates:
             + (f"; did you mean {close!r}?" if close else "")
         )
     section = dict(written.schedule) if written.schedule else None
-    if name == "basic" and trainer:
-        raise ConfigError(f"trainer: basic takes no arguments, found {', '.join(trainer)}")
+    if name != "schedule_plateau" and trainer:
+        raise ConfigError(f"trainer: {name} takes no arguments, found {', '.join(trainer)}")
     if name == "schedule_plateau":
         if section:
             raise ConfigError(
                 "schedule: the trainer schedule_plateau is a schedule already; give one of the two"
+            )
+        trainer.pop("verbose", None)  # of older versions of torch; see IGNORED
+        if str(trainer.get("metric", "loss")).endswith("loss") and "mode" not in trainer:
+            raise ConfigError(
+                "trainer.metric: schedule_plateau takes its metric to be better the larger it is, which a loss is not; "
+                "add `mode: min`, or name a metric"
             )
         section = {"name": "ReduceLROnPlateau", "mode": "max", **trainer}
     metric = section.pop("metric", None) if section else None
@@ -167,8 +209,6 @@ def _store(section: Storing | None) -> Store | None:
 
 
 def _sources(data: Data) -> settings.Sources:
-    if data.name not in DATASETS:
-        raise ConfigError(f"data.name: there is no dataset {data.name!r}; known: {', '.join(DATASETS)}")
     n = len(data.data_path)
     if n == 0:
         raise ConfigError("data.data_path: expected a folder of xy files, or a list of them")

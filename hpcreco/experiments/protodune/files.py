@@ -19,13 +19,18 @@ LOG = logging.getLogger("hpcreco")
 _KEYS = {"train": "data.train_i", "validation": "data.inference_i"}
 
 
-def find(run: Run, part: str) -> list[Path] | None:
+def find(run: Run, part: str) -> list[Path] | Index | None:
     """The xy files of `part` ("train" or "validation"), sorted by full path; None when the config does not
-    name the part.
+    name the part. An index of the events of a data set that makes them.
 
     Raises ConfigError, naming folder and range, when a folder is missing, holds no xy files, or none in the range.
     """
-    sources = settings_of(run).sources
+    settings = settings_of(run)
+    if settings.made is not None:
+        from hpcreco.experiments.protodune.plugins import data
+
+        return data.index(settings.made, part, run.seed)
+    sources = settings.sources
     ranges = sources.train if part == "train" else sources.validation
     if ranges is None:
         return None
@@ -37,7 +42,12 @@ def find(run: Run, part: str) -> list[Path] | None:
 
 
 def voxels(run: Run, index: Index) -> np.ndarray:
-    """(n_events,) float64: candidate voxels of each event, which is what the network's work grows with."""
+    """(n_events,) float64: candidate voxels of each event, which is what the network's work grows with.
+
+    Made events cost 1 each.
+    """
+    if not index.on_disk:
+        return np.ones(index.n_events)
     return np.asarray(index.rows["voxels"], np.float64)
 
 

@@ -15,6 +15,7 @@ from hpcreco.experiments.protodune.settings import CellNet, ChargeCellNet, Norma
 IGNORED = {
     "data.full_y": "a loss that needs all true voxels reads them itself",
     "data.use_dist_sampler_train": "files are always shared out over the ranks",
+    "trainer.verbose": "the summary has the learning rate of every epoch",
     "data.use_dist_sampler_valid": "every validation file is read exactly once, whatever the number of ranks",
 }
 
@@ -23,8 +24,9 @@ CELLNETS: dict[str, type[CellNet]] = {
     "cellnet_binary": CellNet,
     "cellnet_charge": ChargeCellNet,
 }
-TRAINERS = ("basic", "schedule_plateau")
-DATASETS = ("sparse",)
+#: keys that are about training, and say nothing where the config names no data to train on
+FOR_TRAINING = ("trainer", "schedule", "optimizer", "train.n_epochs", "train.iterations")
+TRAINERS = ("basic", "schedule_plateau", "hello")
 
 
 class Storing(Strict):

@@ -136,9 +136,11 @@ class Rates(Strict):
 class Settings(Strict):
     """Everything of a ProtoDUNE run that is not the core's business."""
 
-    not_identity: ClassVar[tuple[str, ...]] = ("sources", "metrics", "sparse_backend")
+    not_identity: ClassVar[tuple[str, ...]] = ("sources", "metrics", "sparse_backend", "greets")
 
     sources: Sources
+    #: a data set that makes its events, in the place of files
+    made: Named | None = None
     reading: Reading
     model: Named
     loss: Named | None = None
@@ -146,3 +148,5 @@ class Settings(Strict):
     rates: Rates = Rates()
     metrics: dict[str, str] = Field(default_factory=dict)
     sparse_backend: str | None = None
+    #: every rank says where it is, as the trainer `hello` does
+    greets: bool = False

@@ -56,9 +56,15 @@ def build_model(run: Run) -> nn.Module:
     return network
 
 
-def optimization(run: Run, network: nn.Module, stage: Stage, pace: Pace) -> Optimization:
-    """The config's optimizer and schedule over what trains; ConfigError here, not at the first step."""
+def optimization(
+    run: Run, network: nn.Module, stage: Stage, pace: Pace, names: tuple[str, ...] | None = None
+) -> Optimization:
+    """The config's optimizer and schedule over what trains; ConfigError here, not at the first step.
+
+    names: of the metric columns, where they are not those of `column_names`.
+    """
     settings = settings_of(run)
+    parts = (*(("valid",) if settings.sources.validation is not None else ()), "train")
     objective(network).loss  # noqa: B018  (a loss that cannot be used should fail here)
     objective(network).metrics  # noqa: B018
     assert settings.optimizer is not None  # the dialect sees to that when there are files to train on
@@ -77,6 +83,7 @@ def optimization(run: Run, network: nn.Module, stage: Stage, pace: Pace) -> Opti
         arguments=scheduler.arguments if scheduler else None,
         interval=rates.interval,
         metric=rates.metric,
+        columns=[f"{part}_{name}" for part in parts for name in ("loss", *(names or column_names(run)))],
         epochs=run.epochs,
         iterations=run.iterations,
     )

@@ -95,7 +95,7 @@ def test_the_users_own_files_load_unchanged(name, monkeypatch, public_data):
         ({"model__name": "cellnet_binry"}, "did you mean 'cellnet_binary'"),
         ({"model__conv_kernel": 2}, "must be odd"),
         ({"trainer": "schedule_platau"}, "did you mean 'schedule_plateau'"),
-        ({"data__name": "random"}, "no dataset 'random'"),
+        ({"data__name": "randm"}, "no dataset 'randm'"),
         ({"data__batch_size": 4}, "data.event_batch"),
         ({"data__train_i": [[1, 2]]}, "1 entries for 2 data_path entries"),
         ({"data__train_i": [1, 2]}, "expected a list of 2"),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from hpcreco.config import ConfigError
-from hpcreco.train.schedule import RateError, RateSchedule, build_optimizer, scale, warmup
+from hpcreco.train.schedule import RateSchedule, build_optimizer, scale, warmup
 from hpcreco.train.task import Pace
 
 
@@ -166,8 +166,10 @@ def test_plateau_lowers_the_rate_when_its_column_stays():
 
 
 def test_plateau_names_the_columns_there_are():
+    with pytest.raises(ConfigError, match="no column 'acc'; it will have loss"):
+        plateau(columns=["valid_loss"])
     _, schedule = plateau()
-    with pytest.raises(RateError, match="no column 'acc'; it has loss"):
+    with pytest.raises(ConfigError, match="no column 'acc'; it will have loss"):
         schedule.after_epoch({"valid_loss": 1.0})
 
 
