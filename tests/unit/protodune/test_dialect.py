@@ -135,12 +135,24 @@ def test_lenient_still_refuses_wrong_values():
         normalise(changed(train__n_epochs="many", data__treshold=1), lenient=True)
 
 
-def test_ignored_keys_exist_and_change_nothing():
+def test_ignored_keys_exist_and_change_nothing_but_a_note():
+    plateau = {"name": "schedule_plateau", "metric": "acc"}
     for key in IGNORED:
         section, name = key.split(".")
-        assert name in Dialect.model_fields[section].annotation.model_fields
-        default = Dialect.model_fields[section].annotation.model_fields[name].default
-        assert normalise(changed(**{f"{section}__{name}": not default})) == normalise(GHOST)
+        if section == "trainer":
+            one, other = changed(trainer=plateau), changed(trainer={**plateau, name: True})
+        else:
+            assert name in Dialect.model_fields[section].annotation.model_fields
+            default = Dialect.model_fields[section].annotation.model_fields[name].default
+            one, other = GHOST, changed(**{f"{section}__{name}": not default})
+        run = normalise(other)
+        assert run.model_copy(update={"notes": ()}) == normalise(one)
+        assert [key in note for note in run.notes] == [True]
+
+
+def test_an_inference_lists_what_only_training_reads():
+    (note,) = normalise(changed(data__train_i=...)).notes
+    assert note.startswith("keys without effect: trainer, optimizer, train.n_epochs (nothing is trained")
 
 
 @pytest.mark.parametrize(
