@@ -1,7 +1,8 @@
 """Say what a reconstruction is worth: resolutions against energy, coverage, pulls, calibration of pulse times.
 
 RECO is a folder of yinf files that `hpcreco icecube reconstruct` made, or one such file. Writes report.html, which
-holds everything, a PNG and a CSV file per picture, and report.txt.
+holds everything, a PNG and a CSV file per picture, and report.txt. The output_dir of a training gets its losses,
+metrics, learning rate and time against the epoch.
 """
 
 from __future__ import annotations
@@ -39,12 +40,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from hpcreco.experiments.icecube.analysis import results as _results
     from hpcreco.experiments.icecube.analysis.writing import write
+    from hpcreco.pages import training
 
-    paths = _results.find(args.reco)
-    found = _results.read(paths)
-    chosen = found.select(energy=args.energy, radius=args.contained)
     base = args.reco.parent if args.reco.is_file() else args.reco
     folder = args.out or base / "report"
-    text = write(folder, chosen, not args.no_pictures)
+    trained = training.runs_with_summaries({base.name: base})
+    if trained and args.reco.is_dir():
+        text = training.write(folder, trained)
+    else:
+        found = _results.read(_results.find(args.reco))
+        chosen = found.select(energy=args.energy, radius=args.contained)
+        text = write(folder, chosen, not args.no_pictures)
     print(f"{text}\nwritten to {folder}")
     return 0

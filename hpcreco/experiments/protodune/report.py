@@ -1,7 +1,9 @@
 """Say what a run's inference is worth: purity and efficiency, counts, and what one would get without a network.
 
 RUN is a run's output_dir, a folder of yinf files or one yinf file. Scores are joined with the xy files they were made
-from, and refused if these were made again since. Writes report.txt, CSV tables and pictures to RUN/report.
+from, and refused if these were made again since. Writes report.html, which holds everything, report.txt, and a CSV
+file behind every picture and table to RUN/report. What was counted in a file is kept in RUN/statistics and used again
+until a file or an option changes; under mpiexec or srun, ranks share out the files.
 
 auc_pe is the area under the purity-efficiency curve (not the ROC area, which ghosts make high for any network); the
 break-even is where purity equals efficiency. Data without truth get counts and score histograms.
@@ -10,22 +12,24 @@ break-even is where purity equals efficiency. Data without truth get counts and 
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hpcreco.experiments.protodune.analysis.cut import Cut, Label, parse_cut
-from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf, label_of, opened, scored_events
-from hpcreco.experiments.protodune.analysis.sample import Sample
+from hpcreco.experiments.protodune.analysis.cut import parse_cut
+from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf
 from hpcreco.world import detect
+
+if TYPE_CHECKING:
+    from hpcreco.experiments.protodune.analysis.collect import Collected, Inputs
 
 EPILOG = """\
 examples:
   hpcreco report runs/ghost3d_tiny
   hpcreco report runs/ghost3d --epoch 24 --true-cut 0.17MeV     the cut of the published figures
+  hpcreco report runs/ghost3d runs/ghost_schedule               runs side by side
+  hpcreco report runs/ghost3d@9 runs/ghost3d@24                 epochs side by side
+  hpcreco report runs/charge --mask runs/ghost3d                charge of the voxels that the ghost net keeps
+  hpcreco report runs/ghost3d --compare parsed/*_wirecell-*     with another reconstruction of the same events
   hpcreco report runs/ghost3d --true-cut 5000e --all-truth      charge lost in tiling counts against the efficiency
 """
 
@@ -34,7 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="output_dir of a run, a folder of yinf files, or a yinf file"
+        "run",
+        nargs="+",
+        metavar="RUN",
+        help="output_dir of a run, a folder of yinf files, or a yinf file; RUN@EPOCH for one epoch of it; several are "
+        "compared",
     )
     parser.add_argument(
         "--epoch", type=int, help="report on this epoch's inference (default: the last one found)"
@@ -62,148 +70,135 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where the xy files are, if they were moved",
     )
     parser.add_argument("-o", "--out", type=Path, help="folder to write (default: RUN/report)")
+    parser.add_argument(
+        "--mask", type=Path, metavar="RUN", help="of charge, count only voxels that this run's scores keep"
+    )
+    parser.add_argument(
+        "--mask-threshold",
+        type=float,
+        default=0.35,
+        metavar="P",
+        help="such scores are above (default: 0.35)",
+    )
+    parser.add_argument(
+        "--particles",
+        type=Path,
+        metavar="DIR",
+        help="folder of the mcbeamcosmic files (default: of the parsed files)",
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="parsed spacepoint or wirecell files of the same events, to be judged by the same truth",
+    )
+    parser.add_argument(
+        "--compare-shift",
+        type=int,
+        metavar="N",
+        help="fine cells to add to their x (default: 500 for spacepoint, which carries no time shift, else 0)",
+    )
+    parser.add_argument("--force", action="store_true", help="compute the statistics of all files again")
     parser.add_argument("--no-pictures", action="store_true", help="only text and tables")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the report and print its text."""
-    from hpcreco.experiments.protodune.analysis.tables import text_report, write_tables
+    from hpcreco.experiments.protodune.analysis.collect import Inputs, collect
+    from hpcreco.experiments.protodune.analysis.statistics import Options
 
-    if detect().rank != 0:  # started like the other verbs under mpiexec or srun: one report is enough
+    options = Options(
+        parse_cut(args.true_cut) if args.true_cut else None, args.all_truth, args.mask_threshold
+    )
+    inputs = [
+        Inputs(path, epoch if epoch is not None else args.epoch, tuple(args.xy), args.mask, args.particles)
+        for path, epoch in map(_with_epoch, args.run)
+    ]
+    if len(inputs) == 1 and _only_trained(inputs[0].run):
+        return _training_report(inputs[0].run, args)
+    collected = [collect(each, options, args.force) for each in inputs]
+    if any(each is None for each in collected):
+        print("report: statistics of some files are missing; run the command again when all are made")
+        return 1
+    if detect().rank != 0:  # the ranks shared out the files; one report is enough
         return 0
-    epoch, paths = _choose(args.run, args.epoch)
-    cut = parse_cut(args.true_cut) if args.true_cut else None
-    joined = join(paths, args.xy, cut, args.all_truth)
-    base = args.run.parent if args.run.is_file() else args.run
-    heading = {
-        "run": args.run,
-        "epoch": epoch,
-        "checkpoint": ", ".join(sorted(joined.checkpoints)),
-        "yinf files": len(paths),
-        "true voxels": joined.describe(args.all_truth),
-    }
-    folder = args.out or base / "report"
-    with replacing(folder) as temporary:
-        text = text_report(heading, joined.samples, args.threshold)
-        (temporary / "report.txt").write_text(text)
-        write_tables(temporary, joined.samples, args.threshold)
-        if not args.no_pictures:
-            from hpcreco.experiments.protodune.analysis.figures import write_figures
-
-            write_figures(temporary, joined.samples, args.threshold, _training(base))
+    found = [each for each in collected if each is not None]
+    text, folder = (_one if len(inputs) == 1 else _several)(inputs, found, args)
     print(f"{text}\nwritten to {folder}")
     return 0
 
 
-def _choose(run: Path, epoch: int | None) -> tuple[int, list[Path]]:
-    """The epoch to report on and its yinf files."""
-    if not run.exists():
-        raise JoinError(f"there is no {run}")
-    found = find_yinf(run)
-    if not found:
-        raise JoinError(f"{run} holds no yinf files (epoch<e>-..._yinf....h5); run `hpcreco infer` first")
-    if epoch is not None and epoch not in found:
-        raise JoinError(
-            f"{run} holds no yinf files of epoch {epoch}; there are epochs {', '.join(map(str, sorted(found)))}"
-        )
-    chosen = max(found) if epoch is None else epoch
-    return chosen, found[chosen]
+def _one(inputs: list[Inputs], collected: list[Collected], args: argparse.Namespace) -> tuple[str, Path]:
+    """The report of one run."""
+    from hpcreco.experiments.protodune.analysis.collect import choose
+    from hpcreco.experiments.protodune.analysis.compare import against_truth
+    from hpcreco.experiments.protodune.analysis.writing import write
+    from hpcreco.pages import training
+
+    source, made = inputs[0], collected[0]
+    heading = {
+        "run": source.run,
+        "epoch": made.epoch,
+        "checkpoint": ", ".join(sorted(made.checkpoints)),
+        "yinf files": made.files,
+        "true voxels": made.describe(args.all_truth),
+    }
+    if args.mask:
+        heading["ghost mask"] = f"probability > {args.mask_threshold:g} of {args.mask}"
+    compared = []
+    if args.compare:
+        paths = choose(source.run, source.epoch)[1]
+        cut = parse_cut(args.true_cut) if args.true_cut else None
+        compared = against_truth(paths, args.compare, cut, args.xy, args.compare_shift)
+    folder = args.out or source.base / "report"
+    trained = training.runs_with_summaries({source.base.name: source.base})
+    text = write(folder, heading, made.samples, args.threshold, trained, compared, not args.no_pictures)
+    return text, folder
 
 
-@dataclass
-class Joined:
-    """Samples by event type, and what their truth means."""
+def _several(inputs: list[Inputs], collected: list[Collected], args: argparse.Namespace) -> tuple[str, Path]:
+    """Runs, or epochs of one, side by side."""
+    from hpcreco.experiments.protodune.analysis.comparison import write
 
-    samples: list[Sample]
-    checkpoints: set[str]
-    cuts: set[str]
-
-    def describe(self, all_truth: bool) -> str:
-        """Which voxels count as true."""
-        if not self.cuts:
-            return "unknown: data without truth"
-        whole = "all true voxels" if all_truth else "the true ones among the candidates"
-        return f"{', '.join(sorted(self.cuts))}; efficiency of {whole}"
+    names = _short_names([f"{i.run}" + (f"@{i.epoch}" if i.epoch is not None else "") for i in inputs])
+    folder = args.out or inputs[0].base / "comparison"
+    runs = dict(zip(names, collected, strict=True))
+    folders = {name: i.base for name, i in zip(names, inputs, strict=True)}
+    return write(folder, runs, folders, args.threshold, not args.no_pictures), folder
 
 
-def join(paths: Sequence[Path], xy_folders: Sequence[Path], cut: Cut | None, all_truth: bool) -> Joined:
-    """Read yinf files with their xy shards, event by event. Without `cut` each file's own threshold holds."""
-    samples: dict[str, Sample] = {}
-    joined = Joined([], set(), set())
-    seen: dict[Path, Path] = {}
-    for path in paths:
-        with opened(path, xy_folders) as (yinf, xy):
-            source = xy.path.resolve()
-            if source in seen:
-                raise JoinError(
-                    f"{seen[source]} and {path} are both of {source}: its events would count twice; "
-                    "give the folder of one"
-                )
-            seen[source] = path
-            own = cut or Cut(float(yinf.attributes.get("threshold") or 0.0))
-            name = xy.attributes["event_type"]
-            label = label_of(xy)
-            if label is None:
-                name = f"{name} (no truth)"
-            else:
-                joined.cuts.add(_meaning(own, label))
-            joined.checkpoints.add(str(yinf.attributes["checkpoint_digest"])[:12])
-            features = tuple(xy.attributes["feature_names"])
-            sample = samples.setdefault(name, Sample(name, features, comp_true=all_truth))
-            order = _order(sample.feature_names, features, path)
-            for event in scored_events(yinf, xy, own):
-                sample.add(event.reordered(order))
-    joined.samples = [samples[name] for name in sorted(samples)]
-    return joined
+def _with_epoch(text: str) -> tuple[Path, int | None]:
+    """RUN or RUN@EPOCH."""
+    run, mark, epoch = text.rpartition("@")
+    if mark and epoch.isdigit() and not Path(text).exists():
+        return Path(run), int(epoch)
+    return Path(text), None
 
 
-def _order(planes: tuple[str, ...], features: tuple[str, ...], path: Path) -> list[int]:
-    """Columns of `features` in the order of `planes`: the two faces of an APA have V, X, U and U, X, V."""
-    if sorted(planes) != sorted(features):
-        raise JoinError(
-            f"{path}: its xy file has features {features}, others of the same event type {planes}"
-        )
-    return [features.index(plane) for plane in planes]
+def _short_names(texts: list[str]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart."""
+    parts = [Path(text).parts for text in texts]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(p[-depth:]) for p in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise JoinError(f"{texts[0]} is named twice; write RUN@EPOCH to compare epochs of one run")
 
 
-def _meaning(cut: Cut, label: Label) -> str:
-    text = f"{cut.against(label):g} {label.unit}"
-    return f"label > {text}" if cut.unit is None or str(cut) == text else f"label > {text} ({cut})"
+def _only_trained(run: Path) -> bool:
+    """Is this a run that has not inferred yet?"""
+    return run.is_dir() and (run / "summaries.csv").is_file() and not find_yinf(run)
 
 
-@contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """A new folder to fill, which takes the place of `folder` at the end, or vanishes on an exception."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.part-{os.getpid()}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        _replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _training_report(run: Path, args: argparse.Namespace) -> int:
+    """Nothing but the training, of a run without inference."""
+    from hpcreco.pages import training
 
-
-def _replace(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`, which is kept if that fails; only a former report is replaced."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    if any(folder.iterdir()) and not (folder / "report.txt").is_file():
-        raise JoinError(f"{folder} exists and is no report; choose another folder with --out")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old)
-
-
-def _training(folder: Path) -> list[dict[str, float]]:
-    """Rows of the run's summaries, if it was trained here."""
-    from hpcreco.train.summary import read
-
-    path = folder / "summaries.csv"
-    return read(path) if path.is_file() else []
+    if detect().rank != 0:
+        return 0
+    folder = args.out or run / "report"
+    text = training.write(folder, training.runs_with_summaries({run.name: run}))
+    print(f"{text}\nno inference yet: run `hpcreco infer` for purity and efficiency\nwritten to {folder}")
+    return 0

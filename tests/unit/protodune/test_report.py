@@ -9,6 +9,7 @@ import pytest
 
 from hpcreco.experiments.protodune import report
 from hpcreco.experiments.protodune.analysis.join import JoinError
+from hpcreco.pages.files import ReportError
 from hpcreco.yinf import YinfError
 
 from .conftest import write_xy, write_yinf
@@ -110,7 +111,7 @@ def test_pictures_and_training_curves(toy_run):
     rows = ["epoch\ttrain_loss\tvalid_loss\ttrain_time", "0\t0.5\t0.4\t9", "1\t0.3\t0.35\t9"]
     (made.folder / "summaries.csv").write_text("\n".join(rows) + "\n")
     run(made.folder, pictures=True)
-    for name in ("curve.png", "scores.png", "counts.png", "training.png"):
+    for name in ("curve.png", "scores.png", "counts.png", "training_loss.png"):
         picture = imread(made.folder / "report" / name)
         assert min(picture.shape[:2]) > 200, name
         assert picture[..., :3].std() > 0.02, name
@@ -121,7 +122,15 @@ def test_data_without_truth(toy_run, capsys):
     made = toy_run(truth=False)
     assert run(made.folder, "--threshold", "0.3", pictures=True) == 0
     files = {p.name for p in (made.folder / "report").iterdir()}
-    assert files == {"report.txt", "counts.csv", "events.csv", "scores.csv", "scores.png", "counts.png"}
+    assert files == {
+        "report.html",
+        "report.txt",
+        "counts.csv",
+        "events.csv",
+        "scores.csv",
+        "scores.png",
+        "counts.png",
+    }
     rows = table(made.folder / "report" / "events.csv")
     kept = [int((e.scores.astype(float) > 0.3).sum()) for e in (*made.events["Electron"], *made.events["Mu"])]
     assert [int(r["kept"]) for r in rows] == kept
@@ -208,6 +217,6 @@ def test_a_folder_that_is_no_report_is_not_replaced(toy_run):
     made = toy_run()
     (made.folder / "notes").mkdir()
     (made.folder / "notes" / "mine.txt").write_text("precious")
-    with pytest.raises(JoinError, match="--out"):
+    with pytest.raises(ReportError, match="--out"):
         run(made.folder, "--out", made.folder / "notes")
     assert (made.folder / "notes" / "mine.txt").read_text() == "precious"

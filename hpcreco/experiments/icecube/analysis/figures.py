@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from hpcreco.experiments.icecube.analysis.results import Results
 from hpcreco.experiments.icecube.analysis.statistics import Coverage, Row, coverage, pulls, resolutions
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DPI = 110
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, what it shows in a sentence, and its numbers."""
-
-    figure: Figure
-    caption: str
-    rows: list[Row]
+from hpcreco.pages.picture import COLOURS, Picture, plain_ticks
 
 
 def pictures(results: Results) -> dict[str, Picture]:
@@ -76,18 +62,11 @@ def draw_resolutions(results: Results) -> Picture:
         axis.set(xscale="log", xlabel="true energy [GeV]", ylabel=label)
         if axis.lines:
             axis.set_yscale("log")
-            for ticks in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
-                ticks(FuncFormatter(_plain_tick))
+            plain_ticks(axis.yaxis)
         axis.grid(alpha=0.3, which="both")
         axis.legend(fontsize=9)
     counts = ", ".join(str(row["events"]) for row in bins)
     return Picture(figure, f"Resolutions against true energy; events per bin: {counts}.", rows)
-
-
-def _plain_tick(value: float, place: int | None = None) -> str:
-    """Numbers as numbers on a logarithmic axis, only those that start with 1, 2 or 5."""
-    del place
-    return f"{value:g}" if f"{value:e}"[0] in "125" else ""
 
 
 def draw_energy(results: Results) -> Picture:

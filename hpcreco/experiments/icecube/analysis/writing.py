@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcreco.experiments.icecube.analysis.results import Results
 from hpcreco.experiments.icecube.analysis.statistics import Row, coverage, pulls, resolutions, summary
-from hpcreco.shards import atomic
+from hpcreco.pages import page
+from hpcreco.pages.files import replacing, write_rows, write_text
 
 
 def write(folder: Path, results: Results, with_pictures: bool = True) -> str:
     """Write the report of `results` into `folder`; returns its text."""
-    folder.mkdir(parents=True, exist_ok=True)
     heading = {
         "model": ", ".join(results.models),
         "files": ", ".join(map(str, results.paths[:3])) + (" ..." if len(results.paths) > 3 else ""),
@@ -24,23 +23,23 @@ def write(folder: Path, results: Results, with_pictures: bool = True) -> str:
     sections: list[tuple[str, str]] = []
     tables = {"fits": summary(results), "resolution": resolutions(results), "pulls": pulls(results)}
     text = _text(heading, tables, results)
-    _put(folder / "report.txt", text)
-    for name, rows in tables.items():
-        if rows:
-            write_csv(folder / f"{name}.csv", rows)
-    if with_pictures:
-        sections = _pictures(folder, results)
-    from hpcreco.experiments.icecube.analysis import page
-
     titles = {"fits": "Fits", "resolution": "Resolutions", "pulls": "Pulls"}
     listed = [(titles[name], page.table(rows)) for name, rows in tables.items() if rows]
-    _put(folder / "report.html", page.page("Reconstruction", heading, [*listed[:1], *sections, *listed[1:]]))
+    with replacing(folder) as new:
+        write_text(new / "report.txt", text)
+        for name, rows in tables.items():
+            if rows:
+                write_rows(new / f"{name}.csv", rows)
+        if with_pictures:
+            sections = _pictures(new, results)
+        content = page.page("Reconstruction", heading, [*listed[:1], *sections, *listed[1:]])
+        write_text(new / "report.html", content)
     return text
 
 
 def _pictures(folder: Path, results: Results) -> list[tuple[str, str]]:
-    from hpcreco.experiments.icecube.analysis import page
-    from hpcreco.experiments.icecube.analysis.figures import DPI, pictures
+    from hpcreco.experiments.icecube.analysis.figures import pictures
+    from hpcreco.pages.picture import write_pictures
 
     titles = {
         "resolution": "Resolution",
@@ -51,28 +50,9 @@ def _pictures(folder: Path, results: Results) -> list[tuple[str, str]]:
         "goodness": "Goodness of fit",
         "loss": "Fit against truth",
     }
-    sections = []
-    for name, picture in pictures(results).items():
-        content = page.png(picture.figure, DPI)
-        with atomic(folder / f"{name}.png") as temporary:
-            temporary.write_bytes(content)
-        write_csv(folder / f"{name}.csv", picture.rows)
-        sections.append((titles[name], page.image(content, picture.caption)))
-    return sections
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Rows with a header of all their names."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _put(path: Path, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text)
+    return [
+        (titles[name], write_pictures(folder, {name: picture})) for name, picture in pictures(results).items()
+    ]
 
 
 def _text(heading: Mapping[str, object], tables: Mapping[str, Sequence[Row]], results: Results) -> str:

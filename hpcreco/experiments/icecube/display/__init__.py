@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     """Draw the event and print where the pictures are."""
     if detect().rank != 0:  # started like the other verbs under mpiexec or srun: one picture is enough
         return 0
-    from hpcreco.experiments.icecube.analysis import page
     from hpcreco.experiments.icecube.display import load, pictures
+    from hpcreco.pages import page
     from hpcreco.shards import atomic
 
     shown = load.load(args.file, args.event, args.pulses)

@@ -93,6 +93,12 @@ class Scan:
         self.efficiency += efficiency
         self.n_events += 1
 
+    def merge(self, other: Scan) -> None:
+        """Add another's events."""
+        self.n_events += other.n_events
+        self.purity = self.purity + other.purity
+        self.efficiency = self.efficiency + other.efficiency
+
     def curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Purity and efficiency (N_CUTS,), the mean over events; NaN without events."""
         if self.n_events == 0:

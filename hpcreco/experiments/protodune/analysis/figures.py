@@ -1,39 +1,50 @@
-"""The pictures of a report. Colours by Okabe and Ito, told apart by colour-blind readers."""
+"""The pictures of purity and efficiency, scores and counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from hpcreco.experiments.protodune.analysis.curve import THRESHOLDS
 from hpcreco.experiments.protodune.analysis.results import best_cut, working_index
 from hpcreco.experiments.protodune.analysis.sample import Sample
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-DPI = 110
+from hpcreco.pages.picture import COLOURS, SIZE, Picture
 
 
-def write_figures(
-    folder: Path, samples: Sequence[Sample], threshold: float | None, training: Sequence[Mapping[str, float]]
-) -> None:
-    """scores.png and counts.png; with truth curve.png; with rows of a training summary training.png."""
-    figures = {"scores.png": draw_scores(samples, threshold), "counts.png": draw_counts(samples, threshold)}
-    if any(s.has_truth for s in samples):
-        figures["curve.png"] = draw_curves([s for s in samples if s.has_truth], threshold)
-    if training:
-        figures["training.png"] = draw_training(training)
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=DPI)
+def pictures(samples: Sequence[Sample], threshold: float | None) -> dict[str, Picture]:
+    """Scores, counts, and with truth the curve, by file name; `tables` writes the numbers behind them."""
+    made = {
+        "scores": Picture(
+            draw_scores(samples, threshold),
+            "Scores of candidates. A good network piles true voxels up at 1 and ghosts at 0; what is right of the "
+            "dashed line is called true. The scale is logarithmic: ghosts outnumber true voxels twenty to one.",
+            (),
+        ),
+        "counts": Picture(
+            draw_counts(samples, threshold),
+            "Voxels of an average event on the way: tiling proposes candidates, the network keeps some of them.",
+            (),
+        ),
+    }
+    with_truth = [s for s in samples if s.has_truth]
+    if not with_truth:
+        return made
+    curve = Picture(
+        draw_curves(with_truth, threshold),
+        "Each point is a threshold on the score: purity is the share of kept voxels that are true, efficiency "
+        "the share of true voxels that are kept. Dashed: the best that a cut on the planes' charges does "
+        "without a network.",
+        (),
+    )
+    return {"curve": curve, **made}
 
 
 def draw_curves(samples: Sequence[Sample], threshold: float | None) -> Figure:
     """Purity against efficiency: the network, its working point, the break-even line, the best cut on a feature."""
-    figure = Figure(figsize=(7, 7.3 + 0.85 * len(samples)), layout="constrained")
+    figure = Figure(figsize=(SIZE[0], SIZE[0] + 0.3 + 0.85 * len(samples)), layout="constrained")
     axis = figure.add_subplot()
     axis.plot([0, 1], [0, 1], color="0.75", linewidth=1, zorder=0)
     axis.text(
@@ -82,10 +93,10 @@ def _draw_curve(axis: Axes, sample: Sample, colour: str, index: int) -> None:
 
 def draw_scores(samples: Sequence[Sample], threshold: float | None) -> Figure:
     """Histograms of the scores of true voxels and of ghosts, or of all candidates, with the working threshold."""
-    figure = Figure(figsize=(5.2 * max(len(samples), 1), 4.4), layout="constrained")
+    figure = Figure(figsize=(SIZE[0], 3.9 * max(len(samples), 1)), layout="constrained")
     edges = np.append(THRESHOLDS, 1.0)
     for k, sample in enumerate(samples):
-        axis = figure.add_subplot(1, len(samples), k + 1)
+        axis = figure.add_subplot(len(samples), 1, k + 1)
         parts = {"true": (sample.true, COLOURS[0]), "ghost": (sample.ghost, COLOURS[5])}
         if not sample.has_truth:
             parts = {"candidates": (sample.scores, COLOURS[0])}
@@ -106,7 +117,7 @@ def draw_scores(samples: Sequence[Sample], threshold: float | None) -> Figure:
 
 def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
     """Voxels per event: candidates and kept, and with truth all true ones and ghosts."""
-    figure = Figure(figsize=(7.5, 1.6 + 1.7 * len(samples)), layout="constrained")
+    figure = Figure(figsize=(SIZE[0], 1.6 + 1.7 * len(samples)), layout="constrained")
     axis = figure.add_subplot()
     labels, values, colours = [], [], []
     for sample in samples:
@@ -131,35 +142,3 @@ def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
     axis.set_xlim(min([1.0, *(v for v in values if v > 0)]), max([*values, 10]) * 4)
     axis.grid(axis="x", alpha=0.3)
     return figure
-
-
-def draw_training(rows: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss, and every metric, of training and validation against the epoch."""
-    columns = [c for c in rows[0] if c.startswith(("train_", "valid_"))]
-    skipped = ("time", "rate")
-    names = list(dict.fromkeys(c.partition("_")[2] for c in columns))
-    names = [name for name in names if not name.endswith(skipped)]
-    names = [
-        name
-        for name in names
-        if any(np.isfinite(_column(rows, f"{p}_{name}")).any() for p in ("train", "valid"))
-    ]
-    across = min(max(len(names), 1), 3)
-    down = -(-max(len(names), 1) // across)
-    figure = Figure(figsize=(4.6 * across, 3.5 * down), layout="constrained")
-    epochs = _column(rows, "epoch")
-    for k, name in enumerate(names):
-        axis = figure.add_subplot(down, across, k + 1)
-        for part, colour, style in (("train", COLOURS[0], "o-"), ("valid", COLOURS[1], "s--")):
-            values = _column(rows, f"{part}_{name}")
-            if np.isfinite(values).any():
-                axis.plot(epochs, values, style, color=colour, markersize=3.5, label=part)
-        axis.set(xlabel="epoch", title=name)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=9)
-    return figure
-
-
-def _column(rows: Sequence[Mapping[str, float]], name: str) -> np.ndarray:
-    return np.array([row.get(name, np.nan) for row in rows], float)

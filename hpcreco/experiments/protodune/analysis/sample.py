@@ -18,6 +18,9 @@ from hpcreco.experiments.protodune.analysis.curve import (
     purity_efficiency,
 )
 
+#: lists of a sample with an entry per event, as `statistics` stores them
+ARRAYS = ("scores", "true", "ghost", "true_charge", "ghost_charge", "missed", "missed_charge")
+
 
 @dataclass(frozen=True)
 class ScoredEvent:
@@ -91,26 +94,38 @@ class Sample:
         """Events added, empty ones included."""
         return len(self.keys)
 
-    def _outside(self, missed: Sequence[float]) -> np.ndarray:
-        """(events,) what the efficiency's denominator holds beside the true candidates."""
-        return np.asarray(missed, np.float64) * self.comp_true
+    def merge(self, other: Sample) -> None:
+        """Add another's events behind these. Raises ValueError when only one of the two knows the truth."""
+        if self.keys and other.keys and self.has_truth != other.has_truth:
+            raise ValueError(f"{other.keys[0]}: sample {self.name} mixes events with and without truth")
+        for name in ("keys", *ARRAYS):
+            getattr(self, name).extend(getattr(other, name))
+        self.missed_known &= other.missed_known
+        for name, scan in other.scans.items():
+            self.scans.setdefault(name, Scan()).merge(scan)
 
-    def event_curves(self, weighted: bool = False) -> tuple[np.ndarray, np.ndarray]:
-        """Purity and efficiency (events, 50) of every event."""
+    def _outside(self, missed: Sequence[float], comp_true: bool | None) -> np.ndarray:
+        """(events,) what the efficiency's denominator holds beside the true candidates."""
+        return np.asarray(missed, np.float64) * (self.comp_true if comp_true is None else comp_true)
+
+    def event_curves(
+        self, weighted: bool = False, comp_true: bool | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Purity and efficiency (events, 50) of every event; of all true voxels with `comp_true` (default: own)."""
         if not self.has_truth:
             return np.zeros((0, N_BINS - 1)), np.zeros((0, N_BINS - 1))
         true, ghost = (self.true_charge, self.ghost_charge) if weighted else (self.true, self.ghost)
-        missed = self._outside(self.missed_charge if weighted else self.missed)
+        missed = self._outside(self.missed_charge if weighted else self.missed, comp_true)
         return purity_efficiency(np.stack(true), np.stack(ghost), missed, weighted)
 
-    def mean(self, weighted: bool = False) -> Curve:
+    def mean(self, weighted: bool = False, comp_true: bool | None = None) -> Curve:
         """The point-wise mean over events, the figure that is quoted."""
-        return mean_curve(*self.event_curves(weighted))
+        return mean_curve(*self.event_curves(weighted, comp_true))
 
-    def pooled(self, weighted: bool = False) -> Curve:
+    def pooled(self, weighted: bool = False, comp_true: bool | None = None) -> Curve:
         """The curve of all voxels together; events with many voxels weigh more. Needs truth."""
         true, ghost = (self.true_charge, self.ghost_charge) if weighted else (self.true, self.ghost)
-        missed = self._outside(self.missed_charge if weighted else self.missed).sum()
+        missed = self._outside(self.missed_charge if weighted else self.missed, comp_true).sum()
         return curve_from_histograms(
             np.sum(true, axis=0), np.sum(ghost, axis=0), missed=float(missed), weighted=weighted
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,23 +12,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from hpcreco.experiments.protodune.analysis.curve import THRESHOLDS
+from hpcreco.experiments.protodune.analysis.curve import THRESHOLDS, area
 from hpcreco.experiments.protodune.analysis.results import Result, baselines, network, working_index
 from hpcreco.experiments.protodune.analysis.sample import Sample
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A comma-separated table; numbers with six significant digits, unknown ones empty."""
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: object) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+from hpcreco.pages.files import write_csv
 
 
 def write_tables(folder: Path, samples: Sequence[Sample], threshold: float | None) -> None:
@@ -50,7 +36,8 @@ def write_tables(folder: Path, samples: Sequence[Sample], threshold: float | Non
 
 COUNTS = ("sample", "events", "candidates", "kept", "threshold", "n_T", "n_TP_naive", "n_FP_naive",
           "ghost_per_true", "tiling_efficiency")  # fmt: skip
-EVENTS = ("sample", "event", "candidates", "kept", "n_T", "n_TP_naive", "n_FP_naive", "auc_pe")
+EVENTS = ("sample", "event", "candidates", "kept", "n_T", "n_TP_naive", "n_FP_naive", "auc_pe", "purity", "efficiency",
+          "auc_pe_by_charge")  # fmt: skip
 SCORES = ("sample", "above", "up_to", "candidates", "true", "ghost")
 CURVE = ("sample", "kind", "threshold", "purity", "efficiency")
 
@@ -65,12 +52,15 @@ def _counts(sample: Sample, index: int) -> list[object]:
 
 def _events(sample: Sample, index: int) -> Iterable[list[object]]:
     kept, auc = sample.kept(index), sample.event_auc()
+    purity, efficiency = sample.event_curves()
+    by_charge = area(*sample.event_curves(weighted=True))
     for k, key in enumerate(sample.keys):
         row: list[object] = [sample.name, key, int(sample.scores[k].sum()), int(kept[k])]
         if sample.has_truth:
             true = int(sample.true[k].sum())
             truth = true + sample.missed[k] if sample.missed_known else None
             row += [truth, true, int(sample.ghost[k].sum()), float(auc[k])]
+            row += [float(purity[k, index]), float(efficiency[k, index]), float(by_charge[k])]
         yield row + [None] * (len(EVENTS) - len(row))
 
 
@@ -86,6 +76,9 @@ def _scores(sample: Sample) -> Iterable[list[object]]:
 
 def _curve(sample: Sample) -> Iterable[list[object]]:
     kinds = {"mean": sample.mean(), "pooled": sample.pooled(), "weighted": sample.mean(weighted=True)}
+    if sample.missed_known and not sample.comp_true:
+        kinds["mean, all truth"] = sample.mean(comp_true=True)
+        kinds["weighted, all truth"] = sample.mean(weighted=True, comp_true=True)
     for kind, curve in kinds.items():
         for row in zip(curve.thresholds, curve.purity, curve.efficiency, strict=True):
             yield [sample.name, kind, *map(float, row)]
