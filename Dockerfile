@@ -49,6 +49,7 @@ ARG SOURCE=unknown
 LABEL org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.source=$SOURCE
+RUN echo "$REVISION" >"$(echo /opt/hpcreco/.venv/lib/python3*/site-packages/hpcreco)/_commit"
 USER 65534:65534
 
 FROM sources AS built-gpu
@@ -71,4 +72,5 @@ ARG SOURCE=unknown
 LABEL org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.revision=$REVISION \
       org.opencontainers.image.source=$SOURCE
+RUN echo "$REVISION" >"$(echo /opt/hpcreco/.venv/lib/python3*/site-packages/hpcreco)/_commit"
 USER 65534:65534

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from hpcreco import __version__, caches, experiment, leaving
+from hpcreco import caches, experiment, leaving, version
 
 #: verb -> (module, one line for --help); experiments add their own or take over those marked "by experiment"
 CORE_VERBS = {
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_overview(), end="")
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
-        print(f"hpcreco {__version__}")
+        print(f"hpcreco {version.described()}")
         return 0
     caches.settle()
     try:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from hpcreco import __version__, world
+from hpcreco import version, world
 
 WORKS, MISSING, BROKEN = "works", "missing", "broken"
 PATIENCE = 120  # seconds for one library; the first import from a shared file system is slow
@@ -246,7 +246,7 @@ def ask(program: str, *arguments: str, launcher: tuple[str, ...] = ()) -> tuple[
 def versions() -> list[Finding]:
     """hpcreco and the interpreter."""
     return [
-        Finding("hpcreco", WORKS, f"{__version__} in {Path(__file__).parent}"),
+        Finding("hpcreco", WORKS, f"{version.described()} in {Path(__file__).parent}"),
         Finding("python", WORKS, f"{platform.python_version()} at {sys.executable}"),
     ]
 

@@ -18,7 +18,7 @@ source "$HPCRECO_JOBS/sites/$HPCRECO_SITE.sh" || exit 2
 inside=()
 case $HPCRECO_IMAGE in
 '') runtime=none ;;
-/* | ./* | ../* | *.sif) runtime=${HPCRECO_RUNTIME:-apptainer} ;;
+/* | ./* | ../* | *.sif | *.sqfs | *.img) runtime=${HPCRECO_RUNTIME:-apptainer} ;;
 *) runtime=${HPCRECO_RUNTIME:-$site_runtime} ;;
 esac
 case $runtime in

@@ -11,7 +11,7 @@ from hpcreco import config, experiment
 from hpcreco.config import Run
 from hpcreco.slurm.command import Job
 from hpcreco.slurm.pace import pace_of
-from hpcreco.slurm.scripts import SubmitError, minutes, signal_lead, site_file, value_of
+from hpcreco.slurm.scripts import SubmitError, is_file, minutes, runtime_of, signal_lead, site_file, value_of
 
 #: verbs whose first argument is a config
 WITH_CONFIG = ("train", "infer")
@@ -35,7 +35,7 @@ def check(job: Job, *, queueing: bool = True) -> Run | None:
     for after in job.after:
         if not re.fullmatch(r"\d+(_\d+)?", after):
             raise SubmitError(f"--after {after}: write a job's number")
-    check_image(job.image, queueing)
+    check_image(job, queueing)
     run = check_config(job) if job.verb in WITH_CONFIG else None
     check_time(job, run)
     if queueing and shutil.which("sbatch") is None:
@@ -46,13 +46,19 @@ def check(job: Job, *, queueing: bool = True) -> Run | None:
     return run
 
 
-def check_image(image: str, queueing: bool) -> None:
-    """An image that looks like a path must be there; without an image, the job needs hpcreco on PATH."""
-    is_path = image.startswith(("/", "./", "../", "~")) or image.endswith((".sif", ".sqfs", ".img"))
-    if is_path and not Path(image).expanduser().exists():
+def check_image(job: Job, queueing: bool) -> None:
+    """An image in a file must be there; without an image, the job needs hpcreco on PATH."""
+    image = job.image
+    runtime = runtime_of(image, site_file(job.site, job.jobs))
+    if is_file(image) and not Path(image).expanduser().exists():
         raise SubmitError(
             f"--container {image}: there is no such image; build it (apptainer build {image} apptainer.def), or "
             "name one of a registry, e.g. user/hpcreco:gpu"
+        )
+    if runtime == "apptainer" and "://" not in image and not Path(image).exists():
+        raise SubmitError(
+            f"--container {image}: there is no such file, and the site {job.site} runs images by Apptainer; give it a "
+            f"file (reco.sif) or an address (docker://{image}), or name what knows it: HPCRECO_RUNTIME=shifter"
         )
     if not image and queueing and shutil.which("hpcreco") is None:
         raise SubmitError(
@@ -77,20 +83,24 @@ def check_config(job: Job) -> Run:
 
 def check_time(job: Job, run: Run | None) -> None:
     """The time limit must leave room for a step in front of the warning signal."""
-    words = job.all_options()
-    limit_text = value_of("--time", words, "-t")
+    words, flag = job.all_options(), "-t"
+    limit_text, least = value_of("--time", words, "-t"), value_of("--time-min", words)
     if limit_text is None:
         return
+    if least is not None:
+        if minutes(least) > minutes(limit_text):
+            raise SubmitError(f"--time-min {least} is more than the time limit {limit_text}")
+        limit_text, flag = least, "--time-min"  # all that the job is sure of
     limit, lead = 60 * minutes(limit_text), signal_lead(words)
     if limit <= lead:
         raise SubmitError(
-            f"-t {limit_text}: the job is warned {lead} s before its end, which leaves nothing; ask for more than "
+            f"{flag} {limit_text}: the job is warned {lead} s before its end, which leaves nothing; ask for more than "
             f"{-(-lead // 60)} minutes, or shorten the warning with --sbatch=--signal=USR2@30"
         )
     pace = pace_of(run.output_dir) if run is not None and job.verb == "train" else None
     if pace is not None and limit - lead < pace.step_seconds:
         raise SubmitError(
-            f"-t {limit_text}: a step of {run.output_dir} takes {pace.step_seconds:.0f} s and the warning comes "  # type: ignore[union-attr]
+            f"{flag} {limit_text}: a step of {run.output_dir} takes {pace.step_seconds:.0f} s and the warning comes "  # type: ignore[union-attr]
             f"{lead} s before the end, so the job could not take one; ask for more than "
             f"{int((pace.step_seconds + lead) // 60) + 1} minutes"
         )

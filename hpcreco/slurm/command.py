@@ -20,6 +20,7 @@ class Job:
     image: str = ""
     nodes: int | None = None
     time: str | None = None
+    time_min: str | None = None
     array: str | None = None
     after: tuple[str, ...] = ()
     more: tuple[str, ...] = field(default=())  # further sbatch options, which win over all others
@@ -35,6 +36,7 @@ class Job:
         words += [f"--nodes={self.nodes}"] if self.nodes is not None else []
         words += [f"--time={self.time}"] if self.time is not None else []
         # %j would give every array task another number that says nothing of the array
+        words += [f"--time-min={self.time_min}"] if self.time_min is not None else []
         words += [f"--array={self.array}", "--output=%x-%A_%a.out"] if self.array is not None else []
         if self.after:
             # a job whose predecessor failed would otherwise wait for ever

@@ -21,6 +21,8 @@ _TAIL = 64 * 1024  # bytes of a log that are looked through
 _ERROR = re.compile(
     r"(?i:\berror\b)|^[\w.]+(Error|Exception)\b|^Killed|Bus error|Segmentation fault|(?i:out of memory|oom.kill)"
 )
+#: what a run's folder has from the moment it was submitted or begun
+_SIGNS = ("jobs.csv", "attempts.csv", "summaries.csv", "train.log", "configs", "checkpoints", ".lock")
 #: what srun and slurmstepd say of any job that ended with a code: its cause is elsewhere
 _NOT_A_CAUSE = re.compile(
     r"srun: (error: \S+: tasks? .*|launch/slurm|Force Terminated)"
@@ -62,6 +64,10 @@ def find_run(name: str) -> Path:
     """The folder of a run, given itself or the config (file or shipped name) whose output_dir it is."""
     path = Path(name)
     if path.is_dir():
+        if not any((path / sign).exists() for sign in _SIGNS):
+            raise StatusError(
+                f"no training has begun in {path}, and none was submitted to it; name a run's output_dir"
+            )
         return path
     try:
         return Path(config.load(name)["output_dir"])
@@ -132,7 +138,7 @@ def _state(folder: Path, job: queue.JobState, tried: list[attempts.Attempt], now
     if job.active:
         return "queued"
     if last is None:
-        return "not started"
+        return "failed" if job.failed else "not started"
     return "lost" if last.outcome == "killed" else last.outcome
 
 

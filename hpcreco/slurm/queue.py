@@ -30,6 +30,11 @@ class JobState:
         """Is it queued, running or on its way to either?"""
         return self.state in ("RUNNING", "PENDING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED")
 
+    @property
+    def failed(self) -> bool:
+        """Has it ended by itself or by its node, and badly?"""
+        return self.state in ("FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")
+
 
 def ask(job: str) -> JobState:
     """The state of `job` (a number, or ARRAY_TASK); "unknown" where there is no Slurm, or it has forgotten."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -42,6 +43,20 @@ def _known(what: str, name: str, known: list[str], path: Path, where: str) -> Pa
     close = nearest(name, known)
     hint = f"; did you mean {close!r}?" if close else ""
     raise SubmitError(f"there is no {what} {name!r} {where}; there are: {', '.join(known) or 'none'}{hint}")
+
+
+def runtime_of(image: str, site: Path) -> str:
+    """What runs `image` at a site, as ``launch.sh`` decides it from the image's form; empty without an image."""
+    if not image:
+        return ""
+    named = os.environ.get("HPCRECO_RUNTIME")
+    said = re.findall(r"^site_runtime=([\w-]+)", site.read_text(), re.MULTILINE)
+    return named or ("apptainer" if is_file(image) or not said else said[-1])
+
+
+def is_file(image: str) -> bool:
+    """Whether an image is named by its path, not by what a registry or a runtime calls it."""
+    return image.startswith(("/", "./", "../", "~")) or image.endswith((".sif", ".sqfs", ".img"))
 
 
 def options_in(path: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Send a verb to Slurm as a job, after checking that it can run.
 
-VERB is one that has a job script (train, tile, infer, report). A train job goes on by itself after a time limit, a
-preemption or a lost node, until it is done. What cannot run is refused before it is queued: a missing image or
-config, an unknown site, a time limit shorter than a step.
+VERB is one that has a job script (train, tile, infer, reconstruct, report). A train job goes on by itself after a
+time limit, a preemption or a lost node, until it is done. What cannot run is refused before it is queued: a missing
+image or config, an unknown site, a time limit shorter than a step.
 
 What stands behind -- goes to the verb as it is.
 """
@@ -26,6 +26,7 @@ examples:
   hpcreco submit train ghost3d.yaml -N 5 -t 60 --site perlmutter --container user/hpcreco:gpu --sbatch "-A m1234"
   hpcreco submit tile -N 5 -- -i parsed -o xy -t 1
   hpcreco submit infer ghost_inf.yaml --array 0-7 --after 123
+  hpcreco submit train ghost3d.yaml -N 5 -t 360 --time-min 60 --sbatch "-q preempt"
   hpcreco submit train ghost3d_tiny -N 2 -t 10 --dry-run -- --set seed=2
 """
 
@@ -33,8 +34,15 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.add_argument("verb", metavar="VERB", help="what the job does: train, tile, infer or report")
-    parser.add_argument("config", nargs="?", metavar="CONFIG", help="the verb's config (report: its run)")
+    parser.add_argument(
+        "verb", metavar="VERB", help="what the job does: train, tile, infer, reconstruct or report"
+    )
+    parser.add_argument(
+        "config",
+        nargs="?",
+        metavar="CONFIG",
+        help="the verb's config (reconstruct: its model; report: its run)",
+    )
     add = parser.add_argument
     add("-N", "--nodes", type=int, help="how many nodes (default: the script's)")
     add(
@@ -42,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--time",
         metavar="MINUTES",
         help="time limit, or as Slurm writes it: 1:30:00 (default: the script's)",
+    )
+    add(
+        "--time-min",
+        metavar="MINUTES",
+        help="be content with less time than -t, but not with less than this: short gaps in a full queue fit as well",
     )
     add("--site", default="local", help="a file of jobs/sites/ (default: %(default)s)")
     add(
@@ -104,6 +117,7 @@ def job_of(args: argparse.Namespace) -> Job:
         image=str(Path(args.container).expanduser()) if args.container.startswith("~") else args.container,
         nodes=args.nodes,
         time=args.time,
+        time_min=args.time_min,
         array=args.array,
         after=tuple(args.after),
         more=tuple(word for text in args.sbatch for word in shlex.split(text)),

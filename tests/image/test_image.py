@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hpcreco import version
 from hpcreco.train import summary
 
 pytestmark = pytest.mark.slow
@@ -72,6 +73,8 @@ def test_doctor_finds_both_engines_and_the_mpich_abi(image, nobodys, inside):
         assert found[name]["state"] == "works", found[name]
     assert "/opt/hpcreco/.venv/lib/libmpi.so.12 (MPICH ABI)" in found["mpi4py, MPI"]["detail"]
     assert str(nobodys) in found["numba's cache"]["detail"]  # below $TMPDIR
+    if image.said:  # it was built from this checkout
+        assert version.commit() in found["hpcreco"]["detail"]
 
 
 def test_nothing_that_builds_or_tests_is_left(image, nobodys, inside):

@@ -101,6 +101,24 @@ def test_a_job_in_the_queue_is_found_before_it_begins(tmp_path):
     assert progress.look(tmp_path, unknown).state == "not started"
 
 
+@pytest.mark.parametrize(
+    ("ended", "state"), [("FAILED", "failed"), ("TIMEOUT", "failed"), ("COMPLETED", "not started")]
+)
+def test_a_job_that_ended_before_training_began_is_told_from_one_never_sent(tmp_path, ended, state):
+    (tmp_path / "jobs.csv").write_text(
+        f"time\tjob\tverb\tlog\n2026-01-01T00:00:00+0000\t9\ttrain\t{tmp_path}/log\n"
+    )
+    (tmp_path / "log").write_text("hpcreco: error: the launcher (srun) promised 5 processes but MPI sees 1\n")
+    found = progress.look(tmp_path, lambda job: JobState(job, ended))
+    assert found.state == state
+    assert "promised 5 processes" in found.error
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(progress.StatusError, match="no training has begun"):
+        progress.find_run(str(tmp_path))
+
+
 def test_the_last_error_is_the_cause_and_not_what_slurm_says_of_it(run, tmp_path):
     log = tmp_path / "job.out"
     log.write_text(

@@ -73,7 +73,7 @@ def test_a_dry_run_shows_the_command_and_the_script_and_sends_nothing(sbatch, ca
 def test_a_dry_run_needs_no_sbatch(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert submit("train", "ghost3d_tiny", "--dry-run") == 0
-    assert submit("train", "ghost3d_tiny", "--container", "user/image:1") == 2
+    assert submit("train", "ghost3d_tiny", "--container", "docker://user/image:1") == 2
     assert "no sbatch on this machine" in capsys.readouterr().err
 
 
@@ -86,6 +86,9 @@ def test_a_dry_run_needs_no_sbatch(monkeypatch, capsys, tmp_path):
         (["train"], "name a config"),
         (["train", "ghost3d_tiny", "--container", "none.sif"], "none.sif: there is no such image"),
         (["train", "ghost3d_tiny", "--container", "./folder"], "there is no such image"),
+        (["train", "ghost3d_tiny", "--container", "reco"], "an address (docker://reco)"),
+        (["train", "ghost3d_tiny", "-t", "60", "--time-min", "2"], "--time-min 2: the job is warned 120 s"),
+        (["train", "ghost3d_tiny", "-t", "60", "--time-min", "1:30:00"], "more than the time limit 60"),
         (["train", "ghost3d_tiny", "-t", "2"], "ask for more than 2 minutes"),
         (["train", "ghost3d_tiny", "-t", "soon"], "write minutes"),
         (["train", "ghost3d_tiny", "--array", "0-3"], "train is one job"),
@@ -94,7 +97,7 @@ def test_a_dry_run_needs_no_sbatch(monkeypatch, capsys, tmp_path):
         (["tile", "--after", "ok:5", "--", "-i", "x"], "write a job's number"),
         (["train", "ghost_inf_tiny"], "hpcreco submit infer"),
         (["train", "ghost3d_tiny", "--", "--set", "trian.n_epochs=2"], "unknown key"),
-        (["train", "ghost3d_tiny", "--container", "a,b:1"], "cannot pass a comma"),
+        (["train", "ghost3d_tiny", "--container", "docker://a,b:1"], "cannot pass a comma"),
     ],
 )
 def test_what_cannot_run_is_refused_before_it_is_queued(arguments, says, sbatch, capsys):
@@ -103,6 +106,19 @@ def test_what_cannot_run_is_refused_before_it_is_queued(arguments, says, sbatch,
     assert says in error
     assert error.count("\n") == 1
     assert not sbatch.exists()
+
+
+def test_a_runtime_that_knows_names_is_trusted(sbatch, monkeypatch):
+    """Whether Shifter or podman-hpc has an image, only they can tell."""
+    monkeypatch.setenv("HPCRECO_RUNTIME", "podman-hpc")
+    assert submit("train", "ghost3d_tiny", "--container", "hpcreco:gpu") == 0
+    monkeypatch.setenv("HPCRECO_RUNTIME", "apptainer")
+    assert submit("train", "ghost3d_tiny", "--container", "user/hpcreco:gpu", "--site", "perlmutter") == 2
+
+
+def test_a_flexible_time_limit(sbatch):
+    assert submit("train", "ghost3d_tiny", "-t", "360", "--time-min", "60") == 0
+    assert {"--time=360", "--time-min=60"} <= set(words(sbatch))
 
 
 def test_without_an_image_the_job_needs_hpcreco_on_path(sbatch, capsys):
