@@ -1,4 +1,4 @@
-"""Posterior samples by MCMC: emcee's ensemble sampler on the batched likelihood.
+"""Posterior samples by MCMC on the batched likelihood: emcee's ensemble sampler, or chains of our own.
 
 The chain moves in the coordinates of the fit, with a prior that is flat there: flat in position, angles and time, and
 flat in ln(1 + E) where the transformation takes the logarithm of the energy.
@@ -12,16 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcreco.experiments.icecube.reconstruct.objective import Likelihood, Objective
-from hpcreco.experiments.icecube.reconstruct.rows import take
+from hpcreco.experiments.icecube.reconstruct.nuts import nuts
+from hpcreco.experiments.icecube.reconstruct.objective import Likelihood
 from hpcreco.experiments.icecube.reconstruct.space import Space
+from hpcreco.experiments.icecube.reconstruct.walks import Target, hamiltonian, metropolis
 from hpcreco.experiments.icecube.sources.contract import Observation
+
+#: all but emcee's
+METHODS = {"metropolis": metropolis, "hmc": hamiltonian, "nuts": nuts}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many walkers (0: four per free parameter), steps kept, steps thrown away first; spread of the start."""
+    """Method; how many walkers (0: four per free parameter for emcee, else 10), steps kept, steps thrown away first;
+    spread of the start where there is no covariance.
 
+    emcee: an ensemble of walkers without gradients. metropolis: random walks. hmc, nuts: Hamiltonian trajectories,
+    which need gradients and hardly correlate, of fixed length or until they turn back.
+    """
+
+    method: str = "emcee"
     walkers: int = 0
     steps: int = 100
     burn_in: int = 50
@@ -56,36 +66,60 @@ def sample(
     seed: int = 0,
 ) -> Chain:
     """Sample the single event of `data` around `best` (p,); walkers start from `covariance` (k, k) in coordinates."""
+    settings = settings or Sampling()
+    if settings.method == "emcee":
+        return _ensemble(likelihood, data, best, space, settings, covariance, seed)
+    return _chains(likelihood, data, best, space, settings, covariance, seed)
+
+
+def _chains(
+    likelihood: Likelihood,
+    data: Observation,
+    best: Tensor,
+    space: Space,
+    settings: Sampling,
+    covariance: Tensor | None,
+    seed: int,
+) -> Chain:
+    rng = np.random.default_rng(seed)
+    target = Target(likelihood, data, best, space, _root(covariance, space.n_free, settings))
+    z = rng.standard_normal((settings.walkers or 10, space.n_free))
+    walk = METHODS[settings.method](target, z, settings.steps * settings.thin, settings.burn_in, rng)
+    kept = walk.z[settings.thin - 1 :: settings.thin].reshape(-1, space.n_free)
+    y = torch.as_tensor(target.coordinates(kept)).to(best)
+    parameters = space.parameters(y, best.repeat(len(y), 1)).cpu().double().numpy()
+    return Chain(parameters, walk.loss[settings.thin - 1 :: settings.thin].reshape(-1), walk.accepted)
+
+
+def _ensemble(
+    likelihood: Likelihood,
+    data: Observation,
+    best: Tensor,
+    space: Space,
+    settings: Sampling,
+    covariance: Tensor | None,
+    seed: int,
+) -> Chain:
     import emcee
 
-    settings = settings or Sampling()
     k = space.n_free
     walkers = settings.walkers or 4 * k + 4 * k % 2
-    one = Objective(likelihood, data, space, best[None])
-    centre = space.coordinates(best[None])[0]
-    rng = np.random.default_rng(seed)
-    start = centre.cpu().double().numpy() + _spread(covariance, k, settings, rng, walkers)
-
-    def log_probability(y: np.ndarray) -> np.ndarray:
-        event = torch.zeros(len(y), dtype=torch.int64, device=best.device)
-        many = Objective(likelihood, take(one.data, event), space, best.repeat(len(y), 1))
-        return -many.loss(torch.as_tensor(y).to(best)).cpu().double().numpy()
-
-    sampler = emcee.EnsembleSampler(walkers, k, log_probability, vectorize=True)
+    target = Target(likelihood, data, best, space, _root(covariance, k, settings))
+    start = np.random.default_rng(seed).standard_normal((walkers, k))
+    sampler = emcee.EnsembleSampler(walkers, k, lambda z: -target.loss(z), vectorize=True)
     sampler.random_state = np.random.RandomState(seed).get_state()  # what emcee draws from
     state = sampler.run_mcmc(start, settings.burn_in) if settings.burn_in else start
     sampler.reset()
     sampler.run_mcmc(state, settings.steps * settings.thin, thin_by=1)
-    flat = sampler.get_chain(thin=settings.thin, flat=True)
+    flat = torch.as_tensor(target.coordinates(sampler.get_chain(thin=settings.thin, flat=True))).to(best)
     loss = -sampler.get_log_prob(thin=settings.thin, flat=True)
-    parameters = space.parameters(torch.as_tensor(flat).to(best), best.repeat(len(flat), 1))
+    parameters = space.parameters(flat, best.repeat(len(flat), 1))
     return Chain(parameters.cpu().double().numpy(), loss, float(np.mean(sampler.acceptance_fraction)))
 
 
-def _spread(
-    covariance: Tensor | None, k: int, settings: Sampling, rng: np.random.Generator, walkers: int
-) -> np.ndarray:
+def _root(covariance: Tensor | None, k: int, settings: Sampling) -> np.ndarray:
+    """(k, k) root of the covariance, or of one that is as wide as the start's spread."""
     if covariance is None or not bool(torch.isfinite(covariance).all()):
-        return settings.spread * rng.standard_normal((walkers, k))
+        return settings.spread * np.eye(k)
     values, vectors = np.linalg.eigh(covariance.cpu().double().numpy())
-    return rng.standard_normal((walkers, k)) @ (vectors * np.sqrt(np.clip(values, 1e-12, None))).T
+    return vectors * np.sqrt(np.clip(values, 1e-12, None))
