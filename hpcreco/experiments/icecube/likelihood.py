@@ -62,12 +62,30 @@ class Likelihood(nn.Module):
 
     def by_dom(self, parameters: Tensor, data: Observation) -> tuple[Tensor, Tensor]:
         """(n,) what only whole events have, priors included, and (n, M) the rest, DOM by DOM."""
-        parts = [losses.sorted_terms(self.terms, e, data) for e in self.expect(parameters, data)]
-        event = torch.stack([part[0] for part in parts]).sum(0)
+        pulse, dom, event = self._parts(parameters, data)
+        return event, dom + losses.at_doms(pulse, data)
+
+    def independent(self, parameters: Tensor, data: Observation) -> tuple[Tensor, Tensor]:
+        """(R,) parts of the loss whose fluctuations are independent, and the event of each, int64.
+
+        Given its DOM's charge, the time of a pulse does not depend on the others: a row is a pulse, a DOM's charge,
+        or what only whole events have.
+        """
+        pulse, dom, event = self._parts(parameters, data)
+        number = torch.arange(len(dom), device=dom.device)
+        owner = torch.cat([data.event, number.repeat_interleave(dom.shape[1]), number])
+        return torch.cat([pulse, dom.reshape(-1), event]), owner
+
+    def _parts(self, parameters: Tensor, data: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Pulses (P,), DOMs (n, M) and events (n,), summed over the ensemble; priors are with the events."""
+        found = [losses.parts(self.terms, e, data) for e in self.expect(parameters, data)]
+        pulse, dom, event = (
+            torch.stack([getattr(part, name) for part in found]).sum(0) for name in ("pulse", "dom", "event")
+        )
         for term in self.terms:
             if term.is_prior:
                 event = event + losses.prior(term, parameters, self.parameter_names)
-        return event, torch.stack([part[1] for part in parts]).sum(0)
+        return pulse, dom, event
 
     def forward(self, parameters: Tensor, data: Observation) -> Tensor:
         """(n,) loss of each event with parameters (n, p), differentiable; events do not influence each other."""

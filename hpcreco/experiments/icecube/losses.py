@@ -228,25 +228,24 @@ def terms(losses: Sequence[LossTerm], expectation: Expectation, data: Observatio
     }
 
 
-def sorted_terms(
-    losses: Sequence[LossTerm], expectation: Expectation, data: Observation
-) -> tuple[Tensor, Tensor]:
-    """(n,) what only whole events have, and (n, M) the rest by DOM, each pulse at its own; sums of all terms."""
-    event = torch.zeros_like(expectation.charge[:, 0])
+def parts(losses: Sequence[LossTerm], expectation: Expectation, data: Observation) -> Pieces:
+    """All terms but priors added up, before anything is summed over: pulse (P,), dom (n, M), event (n,), none None."""
+    pulse, event = torch.zeros_like(expectation.rate), torch.zeros_like(expectation.charge[:, 0])
     dom = torch.zeros_like(expectation.charge)
     for term in losses:
         if term.is_prior:
             continue
         found = pieces(term, expectation, data)
-        if found.event is not None:
-            event = event + found.event
-        if found.dom is not None:
-            dom = dom + found.dom
-        if found.pulse is not None:
-            place = data.event * data.n_doms + data.dom
-            flat = torch.zeros_like(dom).reshape(-1).index_add(0, place, found.pulse.to(dom.dtype))
-            dom = dom + flat.reshape(dom.shape)
-    return event, dom
+        event = event if found.event is None else event + found.event
+        dom = dom if found.dom is None else dom + found.dom
+        pulse = pulse if found.pulse is None else pulse + found.pulse
+    return Pieces(pulse, dom, event)
+
+
+def at_doms(pulse: Tensor, data: Observation) -> Tensor:
+    """(n, M) sums of what pulses (P,) have, each at its DOM."""
+    place = data.event * data.n_doms + data.dom
+    return pulse.new_zeros(data.usable.numel()).index_add(0, place, pulse).reshape(data.usable.shape)
 
 
 def names(losses: Sequence[LossTerm]) -> dict[str, LossTerm]:

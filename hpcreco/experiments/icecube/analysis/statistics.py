@@ -10,6 +10,8 @@ import numpy as np
 from hpcreco.experiments.icecube.analysis.results import Results
 
 Row = dict[str, float | int | str]
+FROM_GRADIENTS = ("opg", "sandwich", "sandwich_fit")  # covariances estimated from the terms of each event
+DOMS_PER_PARAMETER = 10  # with light; fewer make such an estimate far off
 RAYLEIGH_68 = 1.5152  # containment of 68.27 % of a circular Gaussian, in sigma
 
 
@@ -100,9 +102,32 @@ def coverage(results: Results, points: int = 41) -> Coverage | None:
                 name, name
             )
             found[label] = _share(-np.expm1(-(psi**2) / (2 * np.maximum(sigma, 1e-9) ** 2)), nominal)
+    few = few_terms(results)
     for kind, matrix in results.covariance.items():
+        if kind in FROM_GRADIENTS and few > 0.5:
+            continue  # `few_terms` says why
         found[f"all parameters, {kind}"] = _share(_mahalanobis_probability(results, matrix), nominal)
     return Coverage(nominal, found) if found else None
+
+
+def few_terms(results: Results) -> float:
+    """Share of events with too few DOMs with light for a covariance from gradients."""
+    doms = results.fit.get("doms")
+    return 0.0 if doms is None else float((doms < DOMS_PER_PARAMETER * len(results.free)).mean())
+
+
+def warnings(results: Results) -> list[str]:
+    """What a reader of the numbers has to know."""
+    kinds = [kind for kind in FROM_GRADIENTS if kind in results.covariance]
+    few = few_terms(results)
+    if not kinds or not few:
+        return []
+    said = "their coverage is not shown" if few > 0.5 else "take their coverage with care"
+    text = (
+        f"{', '.join(kinds)}: estimates from the terms of each event; {few:.0%} of the events have fewer than "
+        f"{DOMS_PER_PARAMETER} DOMs with light per parameter, which is too few: {said}; use hessian"
+    )
+    return [text]
 
 
 def _mahalanobis_probability(results: Results, matrix: np.ndarray) -> np.ndarray:

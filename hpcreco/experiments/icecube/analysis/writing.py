@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hpcreco.experiments.icecube.analysis.results import Results
-from hpcreco.experiments.icecube.analysis.statistics import Row, coverage, pulls, resolutions, summary
+from hpcreco.experiments.icecube.analysis.statistics import (
+    Row,
+    coverage,
+    pulls,
+    resolutions,
+    summary,
+    warnings,
+)
 from hpcreco.pages import page
 from hpcreco.pages.files import replacing, write_rows, write_text
 
@@ -20,6 +27,7 @@ def write(folder: Path, results: Results, with_pictures: bool = True) -> str:
         "minimiser": results.settings.get("reco_optimizer_interface", ""),
         "free parameters": ", ".join(results.free),
     }
+    heading |= {"warning": text for text in warnings(results)}
     sections: list[tuple[str, str]] = []
     tables = {"fits": summary(results), "resolution": resolutions(results), "pulls": pulls(results)}
     text = _text(heading, tables, results)

@@ -20,6 +20,7 @@ examples:
   hpcreco icecube reconstruct truth -i pulses -o reco --seed smeared --covariance --circular
   mpiexec -n 4 hpcreco icecube reconstruct export -i pulses -o reco --seed data --random-seeds 3
   hpcreco icecube reconstruct export -i pulses -o scan --events 0:4 --skyscan --goodness --scans --mcmc
+  mpiexec -n 8 hpcreco icecube reconstruct export -i pulses-00003.h5 -o sky --events 7 --skyscan
   hpcreco icecube reconstruct cascade_7param_tiny -i pulses -o reco --set batched_optimizer_settings.method=lbfgs
 """
 
@@ -77,7 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--covariance", action="store_true", help="from second derivatives, gradients, and both"
     )
     more.add_argument("--circular", action="store_true", help="circularised error of the direction")
-    more.add_argument("--skyscan", action="store_true", help="profile likelihood over the sky")
+    more.add_argument(
+        "--skyscan",
+        action="store_true",
+        help="profile likelihood over the sky; with fewer files than ranks, all ranks fit pixels of each event",
+    )
     more.add_argument("--goodness", action="store_true", help="rank among events drawn from the fit")
     more.add_argument("--mcmc", action="store_true", help="posterior samples")
     more.add_argument("--scans", action="store_true", help="likelihood along each parameter")

@@ -1,9 +1,11 @@
 """How uncertain fitted parameters are: from the curvature of the loss, from its gradients, and from both.
 
 Matrices are over the free parameters, first in the coordinates of the fit, where they are well conditioned. With H the
-second derivatives of the loss and J the sum over DOMs of the outer product of their gradients, both H^-1 and J^-1 are
-the covariance of a correct likelihood; the sandwich H^-1 J H^-1 is right also where the likelihood is not
-(White, Maximum likelihood estimation of misspecified models, Econometrica 50, 1982).
+second derivatives of the loss and J the sum over independent terms (pulses, charges of DOMs) of the outer product of
+their gradients, both H^-1 and J^-1 are the covariance of a correct likelihood; the sandwich H^-1 J H^-1 is right also
+where the likelihood is not (White, Maximum likelihood estimation of misspecified models, Econometrica 50, 1982).
+
+J is an estimate from the event's own terms: few DOMs with light make it, and even more so its inverse, far off.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from hpcreco.experiments.icecube.reconstruct.objective import Objective
 from hpcreco.experiments.icecube.reconstruct.space import Space
 from hpcreco.experiments.icecube.sources.contract import Observation
 
-#: parameters (n, p), data -> (n, T) parts of each event's loss that are independent, e.g. one per DOM
-Terms = Callable[[Tensor, Observation], Tensor]
+#: parameters (n, p), data -> (R,) independent parts of the losses, e.g. one per pulse, and (R,) the event of each
+Terms = Callable[[Tensor, Observation], tuple[Tensor, Tensor]]
 
+_ROWS = 1 << 16  # terms whose outer products are in memory at once
 SINGULAR = 1e-8  # eigenvalues below this fraction of the largest are left out of a pseudo-inverse
 
 
@@ -58,16 +61,23 @@ def inverse(matrix: Tensor) -> Tensor:
 def outer_products(objective: Objective, coordinates: Tensor, terms: Terms) -> Tensor:
     """(n, k, k) sum over terms of the outer product of their gradients, which central differences give."""
     step = torch.finfo(coordinates.dtype).eps ** (1 / 3)
-    gradients = []
+    n, k = coordinates.shape
+    rows, event = [], None
     with torch.no_grad():
-        for column in range(coordinates.shape[1]):
+        for column in range(k):
             shift = torch.zeros_like(coordinates)
             shift[:, column] = step
-            up, down = (
+            (up, event), (down, _) = (
                 terms(objective.parameters(coordinates + sign * shift), objective.data) for sign in (1, -1)
             )
-            gradients.append((up - down) / (2 * step))
-    return torch.einsum("knt,lnt->nkl", torch.stack(gradients), torch.stack(gradients))
+            rows.append((up - down) / (2 * step))
+    outer = coordinates.new_zeros(n, k, k)
+    if event is None:
+        return outer
+    gradients = torch.stack(rows, 1)
+    for part, owner in zip(gradients.split(_ROWS), event.split(_ROWS), strict=True):
+        outer.index_add_(0, owner, part[:, :, None] * part[:, None, :])
+    return outer
 
 
 def physical(covariance: Tensor, space: Space, parameters: Tensor, *, log_units: bool = False) -> Tensor:

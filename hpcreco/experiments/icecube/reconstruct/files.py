@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from hpcreco import config, filewise, shards
 from hpcreco.experiments.icecube import detector as _detector
 from hpcreco.experiments.icecube import files as _files
+from hpcreco.experiments.icecube.likelihood import Likelihood
 from hpcreco.experiments.icecube.pulses import PULSES
 from hpcreco.experiments.icecube.reconstruct import model as _model
 from hpcreco.experiments.icecube.reconstruct import tables
 from hpcreco.experiments.icecube.reconstruct.events import given, observation, seed_names
 from hpcreco.experiments.icecube.reconstruct.model import Model
+from hpcreco.experiments.icecube.reconstruct.objective import by_differences
 from hpcreco.experiments.icecube.reconstruct.pipeline import Reconstruction
 from hpcreco.experiments.icecube.reconstruct.settings import ReconstructionSettings, settings
+from hpcreco.experiments.icecube.reconstruct.skyscan import Answer
 from hpcreco.experiments.icecube.yinf import YINF
 from hpcreco.world import detect
 
-VERSION = 1  # raise when the same input gives other numbers: finished files become stale
+VERSION = 2  # raise when the same input gives other numbers: finished files become stale
 
 
 def reconstruct(
@@ -44,14 +48,43 @@ def reconstruct(
         filewise.Job(path.name, (path,), (out / file_name(path),), prints[path], path.stat().st_size)
         for path in paths
     ]
-    return filewise.run(
-        jobs,
-        lambda job: _Work(models, job, events).done(),
-        finished=_unfinished,
-        title="reconstruct",
-        report=out / "reconstruct_report.json",
+    todo = {
+        "finished": _unfinished,
+        "title": "reconstruct",
+        "report": out / "reconstruct_report.json",
         **options,
-    )
+    }
+    world = detect()
+    if world.size > len(jobs) and not options.get("dry_run") and any(map(models.scans_the_sky, paths)):
+        return _sharing(models, jobs, events, todo)
+    return filewise.run(jobs, lambda job: _Work(models, job, events).done(), **todo)
+
+
+def _sharing(models: Models, jobs: Sequence[filewise.Job], events: slice, todo: Mapping[str, Any]) -> int:
+    """Fewer files than ranks: rank 0 does them, the other ranks fit pixels of their sky scans."""
+    from hpcreco.collective import Alone, connect
+    from hpcreco.experiments.icecube.reconstruct import sharing
+    from hpcreco.filewise.signals import StopSignals
+
+    collective = connect()
+    if collective.rank:
+        with StopSignals():  # rank 0 decides when it is over
+            sharing.serve(collective, models.likelihood_of)
+        return int(collective.broadcast(None))
+    shared = sharing.Shared(collective)
+    models.sky = shared
+
+    def work(job: filewise.Job) -> dict[str, Any]:
+        shared.source = str(job.inputs[0])
+        return _Work(models, job, events).done()
+
+    code = 1
+    try:
+        code = filewise.run(jobs, work, **{**todo, "collective": Alone()})
+    finally:
+        shared.close()
+        collective.broadcast(code)
+    return code
 
 
 def find(inputs: Iterable[Path]) -> list[Path]:
@@ -78,6 +111,18 @@ class Models:
         self._which, self._changes, self._assignments, self._device = which, changes, assignments, device
         self._known: dict[str, tuple[Model, ReconstructionSettings]] = {}
         self._ready: dict[str, Reconstruction] = {}
+        self.sky: Answer | None = None  # who fits the pixels of sky scans
+
+    def scans_the_sky(self, path: Path) -> bool:
+        """Do a shard's settings ask for sky scans?"""
+        with shards.Shard(path, PULSES) as source:
+            return self.of(source)[1].make_skyscan
+
+    def likelihood_of(self, path: str) -> tuple[Likelihood, torch.device]:
+        """The likelihood of a shard's events, and where it computes."""
+        with shards.Shard(path, PULSES) as source:
+            ready = self.ready(source)
+        return ready.model.likelihood, ready.device
 
     def of(self, source: shards.Shard) -> tuple[Model, ReconstructionSettings]:
         """The model for a shard's events, and the settings that hold."""
@@ -98,7 +143,7 @@ class Models:
             model, chosen = self.of(source)
             wanted = None if self._device == "auto" else self._device
             model.likelihood.to("cpu" if wanted == "cpu" else node.choose_device(detect(), wanted))
-            self._ready[key] = Reconstruction(model, chosen)
+            self._ready[key] = Reconstruction(model, chosen, self.sky)
         return self._ready[key]
 
     def fingerprint(self, path: Path, events: slice) -> str:
@@ -137,6 +182,7 @@ class _Work:
         self._parts = self._target.with_name(f".{self._target.stem}.parts")
 
     def done(self) -> dict[str, Any]:
+        before = by_differences.total()
         with shards.Shard(self._job.inputs[0], PULSES) as source:
             chosen = range(*self._events.indices(source.n_events))
             reconstruction = self._models.ready(source)
@@ -145,7 +191,8 @@ class _Work:
             parts = [self._part(source, reconstruction, batch) for batch in batches]
             self._join(source, reconstruction, parts)
         shutil.rmtree(self._parts, ignore_errors=True)
-        return {"events": len(chosen)}
+        differences = by_differences.total() - before
+        return {"events": len(chosen)} | ({"hessians_by_differences": differences} if differences else {})
 
     def _part(self, source: shards.Shard, reconstruction: Reconstruction, batch: range) -> Path:
         path = self._parts / f"{batch.start:08d}-{len(batch)}.h5"

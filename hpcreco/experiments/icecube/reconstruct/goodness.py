@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from hpcreco.experiments.icecube.reconstruct.batched import Minimiser
-from hpcreco.experiments.icecube.reconstruct.covariance import Terms
 from hpcreco.experiments.icecube.reconstruct.fit import fit
 from hpcreco.experiments.icecube.reconstruct.objective import Likelihood
 from hpcreco.experiments.icecube.reconstruct.space import Space
@@ -45,7 +44,7 @@ def goodness(
     samples: int = 50,
     covariance: Tensor | None = None,
     refit: Minimiser | None = None,
-    terms: Terms | None = None,
+    terms: Likelihood | None = None,
     generator: torch.Generator | None = None,
 ) -> Goodness:
     """Goodness of fits with the best parameters (n, p) and their `loss` (n,).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Callable
 
 import torch
@@ -13,6 +15,10 @@ from hpcreco.experiments.icecube.sources.contract import Observation
 
 #: parameters (n, p), data of n events -> loss (n,) of each event, differentiable
 Likelihood = Callable[[Tensor, Observation], Tensor]
+
+_LOG = logging.getLogger(__name__)
+#: why second derivatives were taken by differences of gradients -> how many times since the program began
+by_differences: Counter[str] = Counter()
 
 
 class Objective:
@@ -62,12 +68,16 @@ class Objective:
         """(n, k, k) second derivatives; NaN where they cannot be computed.
 
         By double differentiation, or, for sources that can be differentiated only once, by central differences of
-        the gradient.
+        the gradient; why is logged once and counted in `by_differences`.
         """
         try:
             return _by_differentiation(self, coordinates)
-        except (RuntimeError, NotImplementedError):
-            return self.hessian_by_differences(coordinates)
+        except (RuntimeError, NotImplementedError) as error:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            if not by_differences[reason]:
+                _LOG.warning("second derivatives come from differences of the gradient, for %s", reason)
+            by_differences[reason] += 1
+        return self.hessian_by_differences(coordinates)
 
     def hessian_by_differences(self, coordinates: Tensor) -> Tensor:
         """(n, k, k) second derivatives from differences of gradients, with steps of eps^(1/3)."""

@@ -39,10 +39,12 @@ class Given:
 
 
 class Reconstruction:
-    """A model with settings, ready for batches of events."""
+    """A model with settings, ready for batches of events. sky: who fits the pixels of sky scans."""
 
-    def __init__(self, model: Model, settings: ReconstructionSettings) -> None:
-        self.settings = settings
+    def __init__(
+        self, model: Model, settings: ReconstructionSettings, sky: skyscan.Answer | None = None
+    ) -> None:
+        self.settings, self.sky = settings, sky
         self.dtype = getattr(torch, settings.float_precision)
         device = next((p.device for p in model.likelihood.parameters()), torch.device("cpu"))
         self.model = model.to(device, self.dtype)
@@ -178,7 +180,10 @@ class Reconstruction:
             return {}
         objective = Objective(self.model.likelihood, data, self.space, found.parameters)
         made = covariances(
-            objective, self.space.coordinates(found.parameters), self.model.by_dom, found.inverse_hessian
+            objective,
+            self.space.coordinates(found.parameters),
+            self.model.likelihood.independent,
+            found.inverse_hessian,
         )
         flat = {name: physical(c, self.space, found.parameters).flatten(1) for name, c in made.items()}
         _add(rows, "covariance", flat)
@@ -247,7 +252,7 @@ class Reconstruction:
         if settings.make_skyscan:
             scanned = skyscan.scan(
                 likelihood, one, best, self.space, nside=settings.skyscan.nside, rings=settings.skyscan.rings,
-                centres=self._centres(best, event, given), minimiser=self.batched, batch=2 * settings.batch_size,
+                centres=self._centres(best, event, given), minimiser=self.batched, answer=self.sky,
             )  # fmt: skip
             row["sky"] = {
                 "nside": scanned.nside.astype(np.int32),

@@ -72,8 +72,9 @@ class GoodnessSettings(Strict):
 
 
 class ChainSettings(Strict):
-    """Of the ensemble sampler, see `chains.Sampling`."""
+    """Of posterior samples, see `chains.Sampling`."""
 
+    method: Literal["emcee", "metropolis", "hmc", "nuts"] = "emcee"
     walkers: int = Field(default=0, ge=0)
     steps: int = Field(default=100, gt=0)
     burn_in: int = Field(default=50, ge=0)

@@ -6,9 +6,8 @@ which pixel i of one resolution is made of 4 i ... 4 i + 3 of the next.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,11 +20,11 @@ from hpcreco.experiments.icecube.reconstruct.rows import take
 from hpcreco.experiments.icecube.reconstruct.space import Space, SpaceError, directions
 from hpcreco.experiments.icecube.sources.contract import Observation
 
-if TYPE_CHECKING:
-    from hpcreco.collective import Collective
-
 #: (outer radius in degrees, nside): within 5 degrees of a point of interest the finest pixels, and so on
 RINGS = ((5.0, 32), (15.0, 16), (30.0, 8))
+BLOCK = (
+    16  # pixels fitted together; always the same ones, so that the map is the same bit by bit on any ranks
+)
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,26 @@ def pixels(
     return both[:, 0], both[:, 1]
 
 
+@dataclass(frozen=True)
+class Question:
+    """One event's fits with the direction held at `pixels` (N, 2), zenith and azimuth; the rest from `start` (p,)."""
+
+    data: Observation
+    start: Tensor
+    space: Space
+    pixels: np.ndarray
+    minimiser: Minimiser
+
+    @property
+    def n_blocks(self) -> int:
+        """Pixels are fitted `BLOCK` at a time."""
+        return -(-len(self.pixels) // BLOCK)
+
+
+#: what answers: (n_blocks,) arrays (pixels of the block, 1 + p) of losses and parameters
+Answer = Callable[[Likelihood, Question], Sequence[np.ndarray]]
+
+
 def scan(
     likelihood: Likelihood,
     data: Observation,
@@ -107,13 +126,12 @@ def scan(
     rings: Sequence[tuple[float, int]] = RINGS,
     centres: Sequence[tuple[float, float]] | None = None,
     minimiser: Minimiser | None = None,
-    batch: int = 64,
-    collective: Collective | None = None,
+    answer: Answer | None = None,
 ) -> Scan:
-    """Scan the sky for the single event of `data`, from parameters `start` (p,), `batch` pixels at a time.
+    """Scan the sky for the single event of `data`, from parameters `start` (p,).
 
-    Rings are around `centres` (zenith, azimuth), by default the direction of `start`. With a `collective` the pixels
-    are shared over its ranks, which all call this and all get the whole map.
+    Rings are around `centres` (zenith, azimuth), by default the direction of `start`. `answer` may share the fits
+    with others (`sharing`).
     """
     import healpy
 
@@ -126,35 +144,24 @@ def scan(
     centre = np.stack(
         [healpy.pix2ang(int(s), int(p), nest=True) for s, p in zip(resolution, number, strict=True)]
     )
-    held = space.without(*(space.names[i] for i in pair))
-    mine = slice(None) if collective is None else slice(collective.rank, None, collective.size)
-    made = _fitted(likelihood, data, start, held, pair, centre[mine], minimiser or Minimiser(), batch)
-    if collective is not None:
-        parts = collective.broadcast(collective.gather(made))
-        whole = np.empty((len(centre), made.shape[1]))
-        for rank, part in enumerate(parts):
-            whole[rank :: collective.size] = part
-        made = whole
+    question = Question(data, start, space, centre, minimiser or Minimiser())
+    blocks = (answer or everything)(likelihood, question)
+    made = np.concatenate(blocks)
     return Scan(resolution.astype(np.int64), number.astype(np.int64), made[:, 0], made[:, 1:])
 
 
-def _fitted(
-    likelihood: Likelihood,
-    data: Observation,
-    start: Tensor,
-    space: Space,
-    pair: tuple[int, int],
-    centre: np.ndarray,
-    minimiser: Minimiser,
-    batch: int,
-) -> np.ndarray:
-    """(N, 1 + p) loss and parameters at the directions `centre` (N, 2)."""
-    rows = [np.empty((0, 1 + len(start)))]
-    for first in range(0, len(centre), batch):
-        held = torch.as_tensor(centre[first : first + batch]).to(start)
-        seed = start.repeat(len(held), 1)
-        seed[:, list(pair)] = held
-        event = torch.zeros(len(held), dtype=torch.int64, device=start.device)
-        found = fit(likelihood, take(data, event), seed, space, minimiser)
-        rows.append(torch.cat([found.loss[:, None], found.parameters], 1).cpu().double().numpy())
-    return np.concatenate(rows)
+def everything(likelihood: Likelihood, question: Question) -> list[np.ndarray]:
+    """All blocks, one after another."""
+    return [fitted(likelihood, question, block) for block in range(question.n_blocks)]
+
+
+def fitted(likelihood: Likelihood, question: Question, block: int) -> np.ndarray:
+    """(BLOCK or what is left, 1 + p) loss and parameters at the pixels of one block."""
+    pair, start = directions(question.space.names)[0], question.start
+    held = question.space.without(*(question.space.names[i] for i in pair))
+    rows = question.pixels[block * BLOCK : (block + 1) * BLOCK]
+    seed = start.repeat(len(rows), 1)
+    seed[:, list(pair)] = torch.as_tensor(rows).to(start)
+    event = torch.zeros(len(rows), dtype=torch.int64, device=start.device)
+    found = fit(likelihood, take(question.data, event), seed, held, question.minimiser)
+    return torch.cat([found.loss[:, None], found.parameters], 1).cpu().double().numpy()
