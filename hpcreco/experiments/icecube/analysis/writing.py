@@ -27,7 +27,8 @@ def write(folder: Path, results: Results, with_pictures: bool = True) -> str:
         "minimiser": results.settings.get("reco_optimizer_interface", ""),
         "free parameters": ", ".join(results.free),
     }
-    heading |= {"warning": text for text in warnings(results)}
+    if said := warnings(results):
+        heading["warning"] = "; ".join(said)
     sections: list[tuple[str, str]] = []
     tables = {"fits": summary(results), "resolution": resolutions(results), "pulls": pulls(results)}
     text = _text(heading, tables, results)
