@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,16 @@ from torch.nn.modules.loss import _Loss
 
 from hpcreco.config import ConfigError
 from hpcreco.nn import lookup
+from hpcreco.nn.cell_losses import Cells, DownsampleMSELoss
+from hpcreco.nn.prediction import Prediction
 from hpcreco.train.task import Term
 
 
-class Prediction(NamedTuple):
-    """What a network says: `value` (N, ...), and for probabilities their `logits` when it has them."""
-
-    value: Tensor
-    logits: Tensor | None = None
-
-
 class Loss(Protocol):
-    """Prediction and target of one batch -> terms by name; without rows, zero sums and weights."""
+    """Prediction and target of one batch -> terms by name; without rows, zero sums and weights.
+
+    One whose attribute `needs_cells` is true is given the `Cells` of the batch as a third argument.
+    """
 
     def __call__(self, prediction: Prediction, target: Tensor) -> dict[str, Term]: ...
 
@@ -133,10 +131,11 @@ class TorchLoss:
 class InFloat32:
     """A loss out of reach of autocast: half-precision input is widened first."""
 
-    def __init__(self, loss: Loss) -> None:
+    def __init__(self, loss: Any) -> None:
         self._loss = loss
+        self.needs_cells = bool(getattr(loss, "needs_cells", False))
 
-    def __call__(self, prediction: Prediction, target: Tensor) -> dict[str, Term]:
+    def __call__(self, prediction: Prediction, target: Tensor, cells: Cells | None = None) -> dict[str, Term]:
         """The loss's terms, computed in float32, or in float64 if the prediction is."""
         with torch.autocast(prediction.value.device.type, enabled=False):
             value, logits = _wide(prediction.value), prediction.logits
@@ -147,7 +146,9 @@ class InFloat32:
                 raise ConfigError(
                     f"loss: prediction {tuple(value.shape)} and target {tuple(target.shape)} differ in shape"
                 )
-            return self._loss(prediction, target)
+            if self.needs_cells:
+                return self._loss(prediction, target, cells)  # type: ignore[no-any-return]
+            return self._loss(prediction, target)  # type: ignore[no-any-return]
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -159,18 +160,17 @@ LOSSES: dict[str, Any] = {
     "BCEL1Loss": BCEL1Loss,
     "LabelWeightedBCELoss": LabelWeightedBCELoss,
     "ChargeWeightedBCELoss": ChargeWeightedBCELoss,
+    "DownsampleMSELoss": DownsampleMSELoss,
 }
 
 #: names that cannot be used, and what to do instead
 GONE = {
     "WeightedBCELoss": "this loss was replaced; ChargeWeightedBCELoss takes the same negative_weight (and charges "
     "as labels, so no data.threshold), LabelWeightedBCELoss takes positive_weight",
-    "DownsampleMSELoss": "it comes with charge regression, which is not in this version of hpcreco; MSELoss "
-    "compares voxel by voxel",
 }
 
 
-def build(name: str, arguments: Mapping[str, Any], where: str = "loss") -> Loss:
+def build(name: str, arguments: Mapping[str, Any], where: str = "loss") -> InFloat32:
     """The loss `name`: one of ours, any torch.nn loss of (input, target), or ``module:Class``.
 
     A class of the user's own is either a torch loss with a `reduction` argument, or takes a Prediction and a

@@ -218,6 +218,43 @@ def export(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key[len(head) :]: value for key, value in state.items() if key.startswith(head)}
 
 
+class Match(NamedTuple):
+    """How the entries of a model and of an offered state go together, by name and shape; all sorted.
+
+    fitting: in both. fresh: the model's alone. unused: offered alone. reshaped: in both, of another shape.
+    """
+
+    fitting: list[str]
+    fresh: list[str]
+    unused: list[str]
+    reshaped: list[str]
+
+    def __str__(self) -> str:
+        return "; ".join(
+            [f"{len(self.fitting)} tensors taken"]
+            + [
+                f"{what}: {', '.join(names)}"
+                for what, names in (
+                    ("as initialised", self.fresh),
+                    ("offered and not used", self.unused),
+                    ("of another shape, as initialised", self.reshaped),
+                )
+                if names
+            ]
+        )
+
+
+def match(wanted: Mapping[str, Tensor], offered: Mapping[str, Tensor]) -> Match:
+    """Compare a model's state with an offered one."""
+    both = sorted(set(wanted) & set(offered))
+    return Match(
+        [name for name in both if wanted[name].shape == offered[name].shape],
+        sorted(set(wanted) - set(offered)),
+        sorted(set(offered) - set(wanted)),
+        [name for name in both if wanted[name].shape != offered[name].shape],
+    )
+
+
 def load_into(
     model: nn.Module,
     state: Mapping[str, Tensor],
@@ -235,8 +272,9 @@ def load_into(
     target = model.get_submodule(to) if to else model
     offered = export(state, from_)
     wanted = target.state_dict()
-    fitting = {k: v for k, v in offered.items() if k in wanted and wanted[k].shape == v.shape}
-    unmatched = sorted((set(offered) | set(wanted)) - set(fitting))
+    matched = match(wanted, offered)
+    fitting = {name: offered[name] for name in matched.fitting}
+    unmatched = sorted([*matched.fresh, *matched.unused, *matched.reshaped])
     if strict and unmatched:
         raise CheckpointError(f"{source} does not fit the model: {_shorten(unmatched)}")
     if not fitting:

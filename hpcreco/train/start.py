@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,9 @@ def begin(session: Session, request: Request) -> TrainState:
         if run.init_from:
             _initialise(model, run.init_from, session)
         state = _state(session, model, Progress())
-    elif run.transfer:
-        unmatched = checkpoint.load_into(model, content["model"], source="the checkpoint", strict=False)
-        LOG.info("transferred weights; not matched: %s", ", ".join(unmatched) or "nothing")
-        state = _state(session, model, Progress(epoch=int(content["progress"]["epoch"])))
+    elif _is_donor(session, content):
+        _transfer(model, content, "the checkpoint in output_dir")
+        state = _state(session, model, Progress(epoch=_donor_epoch(content, run)))
     else:
         checkpoint.load_into(model, content["model"], source="the checkpoint")
         state = _state(session, model, Progress.from_plain(content["progress"]))
@@ -101,8 +101,14 @@ def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] 
             )
         _clear(output_dir)
         return None
-    if request.resume == "auto" and not there:
-        return None
+    if not there and (request.resume == "auto" or run.init_from):
+        return None  # --resume of a run that has not begun: from init_from, or fresh
+    if not there and run.transfer:
+        raise StartError(
+            f"--resume with transfer: true takes weights from a checkpoint in {checkpoint.folder(output_dir)}, and "
+            "there is none. Name the run to take them from, no files need copying: --set "
+            "train.init_from=RUN (or RUN@EPOCH, RUN@best); epochs then begin at 0"
+        )
     wanted = request.resume if isinstance(request.resume, int) else None
     if wanted is None and request.resume == "last" and run.start_epoch is not None:
         wanted = run.start_epoch
@@ -120,10 +126,30 @@ def _checkpoint_to_resume(session: Session, request: Request) -> dict[str, Any] 
             )
         found, content = latest
         _set_aside(output_dir, found)
-    if not run.transfer:
+    if not _is_donor(session, content):
         _check_identity(session, content, found.path, request.lenient)
     LOG.info("resuming after %s", found.path.name)
     return content
+
+
+def _is_donor(session: Session, content: Mapping[str, Any]) -> bool:
+    """With `transfer: true`, is this the checkpoint of another training, whose weights alone are wanted?
+
+    The run's own checkpoints are resumed like any run's, or a job that is requeued would begin again each time.
+    """
+    own = content["identity"] == session.run.identity() and content["digests"] == session.digests
+    return session.run.transfer and not own
+
+
+def _donor_epoch(content: Mapping[str, Any], run: Run) -> int:
+    """The epoch to go on with after a transfer within output_dir, as the original counts: the donor's next one."""
+    epoch = int(content["progress"]["epoch"])
+    if run.epochs is not None and epoch >= run.epochs:
+        raise StartError(
+            f"transfer: the checkpoint is of epoch {epoch - 1}, so none of the {run.epochs} epochs of n_epochs is "
+            "left; raise n_epochs, or use train.init_from, whose epochs begin at 0"
+        )
+    return epoch
 
 
 def _check_identity(session: Session, content: dict[str, Any], path: Path, lenient: bool) -> None:
@@ -164,8 +190,14 @@ def _clear(output_dir: Path) -> None:
 
 def _initialise(model: nn.Module, spec: str, session: Session) -> None:
     content = on_root(session.parallel, lambda: checkpoint.load(checkpoint.resolve(spec)))
-    unmatched = checkpoint.load_into(model, content["model"], source=spec, strict=False)
-    LOG.info("weights from %s; not matched: %s", spec, ", ".join(unmatched) or "nothing")
+    _transfer(model, content, spec)
+
+
+def _transfer(model: nn.Module, content: Mapping[str, Any], source: str) -> None:
+    """Take the weights that fit by name and shape, and say which; CheckpointError when none does."""
+    matched = checkpoint.match(model.state_dict(), content["model"])
+    checkpoint.load_into(model, content["model"], source=source, strict=False)
+    LOG.info("weights from %s: %s", source, matched)
 
 
 def _state(session: Session, model: nn.Module, progress: Progress) -> TrainState:

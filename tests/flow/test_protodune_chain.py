@@ -47,6 +47,7 @@ def parsed(tmp_path_factory, mpiexec) -> Chain:
 def tiled(parsed) -> Chain:
     """Link 2: xy shards, tiled by two ranks."""
     parsed.hpcreco(2, "tile", "-i", "parsed", "-o", "xy", "-t", "1")
+    parsed.hpcreco(2, "tile", "-i", "parsed", "-o", "xy_charge", "-t", "1", "--y-type", "depoElectron")
     return parsed
 
 
@@ -238,7 +239,10 @@ def test_every_shipped_config_runs(trained, path, tmp_path):
         return
     paths = raw["data"]["data_path"]
     many = isinstance(paths, list)
-    sets.append("--set=data.data_path=" + (f"[{', '.join(['xy'] * len(paths))}]" if many else "xy"))
+    folder = "xy_charge" if raw["model"]["name"] == "cellnet_charge" else "xy"
+    sets.append("--set=data.data_path=" + (f"[{', '.join([folder] * len(paths))}]" if many else folder))
+    if raw["train"].get("init_from") is not None and path.stem != "charge_transfer_tiny":
+        sets.append("--set=train.init_from=null")  # a run that is not here
     for key, span in (("train_i", "[1, 2]"), ("inference_i", "[10, 10]")):
         if raw["data"].get(key) is not None:
             sets.append(f"--set=data.{key}=" + (f"[{', '.join([span] * len(paths))}]" if many else span))

@@ -53,6 +53,8 @@ WITH_TORCH = {
     "likelihood",
     "rates",
     "reconstruct",
+    "objective",
+    "scaling",
 }
 
 

@@ -9,13 +9,16 @@ import numpy as np
 
 from hpcreco.config import Run
 from hpcreco.data.batch import Event
-from hpcreco.experiments.protodune.files import settings_of, source_position
+from hpcreco.experiments.protodune import scaling
+from hpcreco.experiments.protodune.files import scale_of, settings_of
 from hpcreco.experiments.protodune.keys import CELLNETS
-from hpcreco.experiments.protodune.settings import Normalise, Range, Settings
+from hpcreco.experiments.protodune.settings import Range
 from hpcreco.shards import Shard
 
 #: the table of an Event: coords int32 (N, 3) x, y, z; features float32 (N, F); labels float32 (N, 1)
 TABLE = "voxels"
+#: all true voxels, for losses that ask for them: coords int32 (M, 3); values float32 (M, 1), treated like labels
+TRUTH = "truth"
 
 
 class DataError(ValueError):
@@ -32,8 +35,9 @@ class XYReader:
     1. An event without truth has no labels.
     """
 
-    def __init__(self, settings: Settings, training: bool) -> None:
-        self._settings, self._training = settings, training
+    def __init__(self, run: Run, training: bool) -> None:
+        self._run, self._training = run, training
+        self._settings = settings = settings_of(run)
         self._transforms = settings.reading.transforms
         model = settings.model
         self._spatial_size = model.arguments["spatial_size"] if model.name in CELLNETS else None
@@ -43,13 +47,14 @@ class XYReader:
         """Event number `position` of `shard`. Raises DataError naming file, event and what does not fit."""
         where = f"{shard.path}, event {int(shard.event_ids[position])}"
         columns = shard.read(position, TABLE)
-        labels = self._labels(columns.get("labels"), Path(shard.path), where)
+        labels = self._labels(columns.get("labels"), shard, where)
         coords = np.asarray(columns["coords"], np.int32)
         features = np.asarray(columns["features"], np.float32)
         if not np.isfinite(features).all():
             raise DataError(
                 f"{where}: features hold NaN or infinity; `hpcreco validate {shard.path}` shows where"
             )
+        truth = self._truth(shard, position, where) if labels is not None else None
         limits = self._transforms.coord_lim if self._training else None
         if limits is not None:
             keep = inside(coords, limits)
@@ -65,9 +70,27 @@ class XYReader:
         table = {"coords": coords, "features": features}
         if labels is not None:
             table["labels"] = labels
-        return Event({TABLE: table})
+        if truth is None:
+            return Event({TABLE: table})
+        if limits is not None:
+            keep = inside(truth["coords"], limits)
+            truth = {name: column[keep] for name, column in truth.items()}
+        return Event({TABLE: table, TRUTH: truth})
 
-    def _labels(self, labels: np.ndarray | None, path: Path, where: str) -> np.ndarray | None:
+    def _truth(self, shard: Shard, position: int, where: str) -> dict[str, np.ndarray] | None:
+        """Every true voxel of the event if the config wants them, its values scaled and cut like the labels."""
+        if not self._settings.reading.full_truth:
+            return None
+        if not shard.has(TRUTH):
+            raise DataError(
+                f"{where}: no table `truth`, which {self._settings.loss.name if self._settings.loss else 'full_y'} "
+                "needs; tile it again with truth"
+            )
+        columns = shard.read(position, TRUTH, ["coords", "values"])
+        values = self._target(columns["values"], Path(shard.path))
+        return {"coords": np.asarray(columns["coords"], np.int32), "values": values}
+
+    def _labels(self, labels: np.ndarray | None, shard: Shard, where: str) -> np.ndarray | None:
         """float32 (N, 1) scaled labels, 0 or 1 with a threshold; None when the shard has none."""
         if labels is None:
             if self._training:
@@ -75,7 +98,18 @@ class XYReader:
                     f"{where}: no labels to train on; tile it with truth, or list it under data.inference_i only"
                 )
             return None
-        values = np.asarray(labels, np.float32)[:, :1] * np.float32(scale_of(self._settings, path))
+        if self._settings.predicts == "electrons" and self._transforms.scale == 1.0:
+            unit = shard.attributes["y_unit"]
+            if unit == "MeV":
+                raise DataError(
+                    f"{where}: labels are in {unit}, but the model predicts electrons; tile with --y-type "
+                    "depoElectron, or give the electrons per MeV as data.transforms.scale"
+                )
+        return self._target(labels, Path(shard.path))
+
+    def _target(self, values: np.ndarray, path: Path) -> np.ndarray:
+        """(N, k) truth -> float32 (N, 1): its first column scaled, 0 or 1 with a threshold."""
+        values = np.asarray(values, np.float32)[:, :1] * np.float32(scale_of(self._settings, path))
         if self._settings.reading.threshold is not None:
             values = (values > self._settings.reading.threshold).astype(np.float32)
         return values
@@ -87,7 +121,7 @@ class XYReader:
             charges = charges + noise.astype(np.float32)
         if transforms.round is not None:
             charges = np.round(charges, transforms.round)
-        charges = squeeze(charges, self._settings.reading.normalise)
+        charges = scaling.squeeze(charges, scaling.of_features(self._run))
         if transforms.z_segments is None:
             return charges
         return np.concatenate([charges, one_hot_segments(coords[:, 2], transforms.z_segments)], axis=1)
@@ -95,7 +129,7 @@ class XYReader:
 
 def reader(run: Run, training: bool) -> XYReader:
     """The reader of a run's training (`training`) or validation events."""
-    return XYReader(settings_of(run), training)
+    return XYReader(run, training)
 
 
 def inside(coords: np.ndarray, limits: Sequence[Range | None]) -> np.ndarray:
@@ -111,16 +145,6 @@ def one_hot_segments(z: np.ndarray, bounds: Sequence[int]) -> np.ndarray:
     """(N, len(bounds)) float32 with a 1 for the first bound above z (N,); none beyond the last bound."""
     segment = np.searchsorted(np.asarray(bounds), z, side="right")
     return (segment[:, None] == np.arange(len(bounds))).astype(np.float32)
-
-
-def squeeze(charges: np.ndarray, how: Normalise | None) -> np.ndarray:
-    """Charges (N, F) in the size that networks learn from; as they are when `how` is None."""
-    if how is None:
-        return charges
-    scaled = charges / np.float32(how.scale)
-    if how.kind == "asinh":
-        return np.arcsinh(scaled)
-    return np.sign(scaled) * np.log1p(np.abs(scaled))
 
 
 def check_extent(coords: np.ndarray, spatial_size: Sequence[int] | None, where: str) -> None:
@@ -140,17 +164,3 @@ def check_extent(coords: np.ndarray, spatial_size: Sequence[int] | None, where: 
             f"{where}: voxels reach x, y, z = {high.tolist()}, outside model.spatial_size {list(spatial_size)}; "
             f"set it to {needed} or more"
         )
-
-
-def scale_of(settings: Settings, path: Path) -> float:
-    """The factor on labels for a file: that of its folder, by the folder's real position in data_path."""
-    scale = settings.reading.transforms.scale
-    if not isinstance(scale, tuple):
-        return scale
-    position = source_position(settings.sources, path)
-    if position is None:
-        raise DataError(
-            f"{path}: not in a folder of data.data_path, so none of the {len(scale)} numbers of transforms.scale "
-            "is its own"
-        )
-    return scale[position]

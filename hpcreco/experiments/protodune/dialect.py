@@ -18,7 +18,10 @@ from hpcreco.experiments.protodune.keys import (
     CELLNETS,
     FOR_TRAINING,
     IGNORED,
+    OF_PROBABILITIES,
+    PREDICTS,
     TRAINERS,
+    WHOLE_TRUTH,
     Data,
     Dialect,
     Storing,
@@ -43,9 +46,12 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
         reading=settings.Reading(
             threshold=written.data.threshold,
             transforms=written.data.transforms,
+            full_truth=written.data.full_y or (written.loss or {}).get("name") in WHOLE_TRUTH,
             normalise=written.data.normalise,
+            normalise_labels=written.data.normalise_labels,
         ),
         model=_model(written.model, lenient, VOXELS if events is None else table_of(events)),
+        predicts=written.predicts or PREDICTS.get(written.model["name"], "probability"),
         loss=_as_named(written.loss),
         optimizer=_as_named(written.optimizer),
         rates=_rates(written),
@@ -296,6 +302,7 @@ def _check(written: Dialect, made: settings.Settings) -> None:
             raise ConfigError(
                 f"{', '.join(missing)}: missing; data.train_i asks for training, which needs them"
             )
+    _check_kind(written, made)
     own_step = written.data.event_batch is not None or written.data.cost_budget is not None
     if made.rates.scaling != "none" and own_step:
         raise ConfigError(
@@ -312,3 +319,44 @@ def _check(written: Dialect, made: settings.Settings) -> None:
                 "columns of data.transforms.z_segments; expected the number of planes plus the number of "
                 "segments"
             )
+
+
+def _check_kind(written: Dialect, made: settings.Settings) -> None:
+    """Model, labels and loss should speak of the same: probabilities or electrons."""
+    name, reading = made.model.name, made.reading
+    if name in CELLNETS and written.predicts not in (None, PREDICTS.get(name, "probability")):
+        raise ConfigError(
+            f"predicts: {name} predicts {PREDICTS.get(name, 'probability')}; leave `predicts` out"
+        )
+    loss = made.loss.name if made.loss else ""
+    open_scales = [
+        how for how in (reading.normalise, reading.normalise_labels) if how and how.scale == "auto"
+    ]
+    if open_scales and made.made is not None:
+        raise ConfigError(
+            "data.normalise: scale: auto is measured on xy files, and these events are made; give a number"
+        )
+    if made.predicts == "probability":
+        if reading.normalise_labels is not None:
+            raise ConfigError("data.normalise_labels: is for models that predict electrons; leave it out")
+        return
+    if reading.threshold is not None:
+        raise ConfigError(
+            f"data.threshold: {name} predicts electrons, so labels must stay electrons; leave it out"
+        )
+    if loss in OF_PROBABILITIES:
+        raise ConfigError(
+            f"loss.name: {loss} compares probabilities, but {name} predicts electrons; take MSELoss, L1Loss, "
+            "SmoothL1Loss or DownsampleMSELoss"
+        )
+    squeezed = reading.normalise_labels
+    if loss in WHOLE_TRUTH and squeezed is not None and squeezed.kind != "linear":
+        raise ConfigError(
+            f"data.normalise_labels: {loss} adds charges up, so they can only be divided: kind: linear"
+        )
+    if (
+        made.model.arguments.get("freeze")
+        and made.sources.train is not None
+        and not (written.train.init_from or written.train.transfer)
+    ):
+        LOG.warning("model.freeze: without train.init_from the backbone stays as random as it starts")

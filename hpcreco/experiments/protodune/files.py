@@ -66,6 +66,20 @@ def source_position(sources: Sources, file: Path) -> int | None:
     return None
 
 
+def scale_of(settings: Settings, path: Path) -> float:
+    """The factor on labels for a file: that of its folder, by the folder's real position in data_path."""
+    scale = settings.reading.transforms.scale
+    if not isinstance(scale, tuple):
+        return scale
+    position = source_position(settings.sources, path)
+    if position is None:
+        raise ConfigError(
+            f"{path}: not in a folder of data.data_path, so none of the {len(scale)} numbers of transforms.scale "
+            "is its own"
+        )
+    return scale[position]
+
+
 def _in_folder(folder: Path, wanted: Range, tpcs: tuple[int, ...] | None, key: str) -> list[Path]:
     if not folder.is_dir():
         raise ConfigError(

@@ -13,7 +13,6 @@ from hpcreco.experiments.protodune.settings import CellNet, ChargeCellNet, Norma
 
 #: legacy keys that are accepted and change nothing, and why
 IGNORED = {
-    "data.full_y": "a loss that needs all true voxels reads them itself",
     "data.use_dist_sampler_train": "files are always shared out over the ranks",
     "trainer.verbose": "the summary has the learning rate of every epoch",
     "data.use_dist_sampler_valid": "every validation file is read exactly once, whatever the number of ranks",
@@ -24,6 +23,11 @@ CELLNETS: dict[str, type[CellNet]] = {
     "cellnet_binary": CellNet,
     "cellnet_charge": ChargeCellNet,
 }
+#: what a voxel's value is, for models that are not probabilities
+PREDICTS: dict[str, Literal["probability", "electrons"]] = {"cellnet_charge": "electrons"}
+#: losses that need every true voxel of an event, and those of probabilities
+WHOLE_TRUTH = ("DownsampleMSELoss",)
+OF_PROBABILITIES = ("BCELoss", "BCEL1Loss", "LabelWeightedBCELoss", "ChargeWeightedBCELoss")
 #: keys that are about training, and say nothing where the config names no data to train on
 FOR_TRAINING = ("trainer", "schedule", "optimizer", "train.n_epochs", "train.iterations")
 TRAINERS = ("basic", "schedule_plateau", "hello")
@@ -53,6 +57,7 @@ class Data(Strict):
     use_dist_sampler_valid: bool = True
     # hpcreco's own
     normalise: Normalise | None = None
+    normalise_labels: Normalise | None = None
     event_batch: int | None = Field(default=None, ge=1)
     cost_budget: float | None = Field(default=None, gt=0)
     micro_cost: float = Field(default=math.inf, gt=0)
@@ -69,7 +74,7 @@ class Data(Strict):
     def _none_is_none(cls, value: Any) -> Any:
         return {} if value is None else value
 
-    @field_validator("normalise", mode="before")
+    @field_validator("normalise", "normalise_labels", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return {"kind": value} if isinstance(value, str) else value
@@ -121,6 +126,7 @@ class Dialect(Strict):
     train: Train = Train()
     metrics: dict[str, str] = Field(default_factory=dict)
     # hpcreco's own
+    predicts: Literal["probability", "electrons"] | None = None
     seed: int = 0
     schedule: dict[str, Any] | None = None
     sparse: Sparse = Sparse()

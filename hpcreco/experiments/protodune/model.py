@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hpcreco.config import ConfigError
-from hpcreco.experiments.protodune.settings import CellNet, Settings
+from hpcreco.experiments.protodune.settings import CellNet, ChargeCellNet, Settings
 from hpcreco.nn import lookup
 from hpcreco.nn.uresnet import UResNet
 
@@ -55,16 +55,39 @@ class BinarySparseCellNet(nn.Module):
         return torch.sigmoid(self.logits(coords, features))
 
 
+class ChargeSparseCellNet(nn.Module):
+    """Backbone -> nHiddenLayers x (Linear(m, m), ReLU) -> Linear(m, 1): the electrons in a voxel.
+
+    The head has another name than the binary network's, so that its weights are never taken for it.
+    """
+
+    def __init__(self, arguments: ChargeCellNet, backend: str | None = None) -> None:
+        super().__init__()
+        width = arguments.nChannels
+        self.backbone = SparseCellNet(arguments, backend)
+        hidden = [
+            part for _ in range(arguments.nHiddenLayers) for part in (nn.Linear(width, width), nn.ReLU())
+        ]
+        self.regression = nn.Sequential(*hidden, nn.Linear(width, 1))
+
+    def forward(self, coords: Tensor, features: Tensor) -> Tensor:
+        """coords (N, 4) int32 batch, x, y, z; features (N, F) -> charges (N, 1) in the unit of the squeezed labels."""
+        return self.regression(self.backbone(coords, features).rows)  # type: ignore[no-any-return]
+
+
+#: what trains when `freeze` keeps the backbone as it is
+HEAD = ("regression.*",)
+
+
+def _charge(arguments: Mapping[str, Any], backend: str | None) -> nn.Module:
+    return ChargeSparseCellNet(ChargeCellNet(**arguments), backend)
+
+
 def _binary(arguments: Mapping[str, Any], backend: str | None) -> nn.Module:
     return BinarySparseCellNet(CellNet(**arguments), backend)
 
 
-_MODELS = {"cellnet_binary": _binary}
-
-_GONE = {
-    "cellnet_charge": "charge regression is not in this version of hpcreco; cellnet_binary finds which voxels "
-    "hold charge"
-}
+_MODELS = {"cellnet_binary": _binary, "cellnet_charge": _charge}
 
 
 def build(settings: Settings) -> nn.Module:
@@ -73,7 +96,7 @@ def build(settings: Settings) -> nn.Module:
     A class of the user's own maps (coords, features) to predictions (N, 1). Raises ConfigError.
     """
     name, arguments = settings.model.name, settings.model.arguments
-    found = lookup.find(name, _MODELS, "model.name", _GONE)
+    found = lookup.find(name, _MODELS, "model.name")
     if name in _MODELS:
         return found(arguments, settings.sparse_backend)  # type: ignore[no-any-return]
     made = lookup.make(found, arguments, "model")

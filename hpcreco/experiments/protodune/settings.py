@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -62,22 +62,28 @@ class Transforms(Strict):
 
 
 class Normalise(Strict):
-    """Squeeze charges, which reach 1e5 electrons, into the size networks learn from: asinh(q / scale), or
-    sign(q) log(1 + |q| / scale).
+    """Squeeze charges, which reach 1e5 electrons, into the size networks learn from: q / scale (linear), asinh(q /
+    scale), or sign(q) log(1 + |q| / scale).
 
-    `scale` is about the charge of a small deposit.
+    `scale` is about the charge of a small deposit; `auto` takes the median of the positive ones in the training data.
     """
 
-    kind: Literal["asinh", "log"] = "asinh"
-    scale: float = Field(default=1000.0, gt=0)
+    kind: Literal["linear", "asinh", "log"] = "asinh"
+    scale: Annotated[float, Field(gt=0)] | Literal["auto"] = 1000.0
 
 
 class Reading(Strict):
-    """How an event becomes network input. `threshold`: labels become label > threshold, else they stay."""
+    """How an event becomes network input.
+
+    threshold: labels become label > threshold, else they stay. full_truth: all true voxels come along, for the loss.
+    normalise: the charges; normalise_labels: what the network learns to say, undone on what it says.
+    """
 
     threshold: float | None = None
     transforms: Transforms = Transforms()
+    full_truth: bool = False
     normalise: Normalise | None = None
+    normalise_labels: Normalise | None = None
 
     @property
     def extra_features(self) -> int:
@@ -143,6 +149,7 @@ class Settings(Strict):
     made: Named | None = None
     reading: Reading
     model: Named
+    predicts: Literal["probability", "electrons"] = "probability"
     loss: Named | None = None
     optimizer: Named | None = None
     rates: Rates = Rates()

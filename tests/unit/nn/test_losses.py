@@ -144,7 +144,8 @@ def test_everything_follows_the_predictions_device():
         ("BCELoss", {"reduction": "sum"}, "use mean"),
         ("TripletMarginLoss", {}, "anchor"),
         ("WeightedBCELoss", {"negative_weight": 1}, "ChargeWeightedBCELoss"),
-        ("DownsampleMSELoss", {"downsample": [5, 5, 5]}, "MSELoss"),
+        ("DownsampleMSELoss", {"downsample": [5, 5]}, "three numbers"),
+        ("DownsampleMSELoss", {}, "downsample"),
         ("nowhere:Loss", {}, "no module 'nowhere'"),
     ],
 )

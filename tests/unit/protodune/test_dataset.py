@@ -9,8 +9,9 @@ import pytest
 
 from hpcreco.config import Run
 from hpcreco.data.batch import Event
-from hpcreco.experiments.protodune.dataset import DataError, reader, squeeze
+from hpcreco.experiments.protodune.dataset import DataError, reader
 from hpcreco.experiments.protodune.dialect import normalise
+from hpcreco.experiments.protodune.scaling import squeeze
 from hpcreco.experiments.protodune.settings import Normalise
 from hpcreco.shards import Shard
 

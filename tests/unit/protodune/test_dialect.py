@@ -16,6 +16,7 @@ from hpcreco.config import ConfigError
 from hpcreco.experiments.protodune import files
 from hpcreco.experiments.protodune.dialect import normalise
 from hpcreco.experiments.protodune.keys import IGNORED, Dialect
+from hpcreco.experiments.protodune.model import build
 
 GHOST = {
     "trainer": "basic",
@@ -75,6 +76,7 @@ def test_the_users_own_files_load_unchanged(name, monkeypatch, public_data):
     found = experiment.recognise(raw)
     assert found.name == "protodune"
     run = found.load("normalise")(raw, False)
+    assert build(run.settings)
     assert str(run.output_dir).startswith("/scratch/mlreco_cell/")
     assert (run.settings.sources.train is None) == ("train_i" not in raw["data"])
     assert run.settings.loss.name == raw["loss"]["name"]
@@ -235,7 +237,8 @@ def test_shipped_configs_are_valid(path, monkeypatch):
     run = experiment.recognise(raw).load("normalise")(raw)
     assert yaml.safe_load(path.read_text())  # plain YAML too, for the users' own scripts
     assert run.settings.sources.validation is not None
-    assert ("inf" in path.stem) == (run.settings.sources.train is None)
+    assert ("_inf" in path.stem) == (run.settings.sources.train is None)
+    assert build(run.settings)
 
 
 # ------------------------------------------------------------------------------------------ files

@@ -46,6 +46,22 @@ def test_binary_network_has_the_originals_number_of_parameters():
     assert parameters(BinarySparseCellNet(CellNet(downsample_t=(2, 2)))) == 1_406_433
 
 
+@pytest.mark.parametrize(("hidden", "expected"), [(0, 1_406_433), (1, 1_406_705), (2, 1_406_977)])
+def test_charge_network_has_the_originals_number_of_parameters(hidden, expected):
+    net = build(settings("cellnet_charge", {"downsample_t": (2, 2), "nHiddenLayers": hidden}))
+    assert parameters(net) == expected
+
+
+def test_charges_are_not_activated():
+    net = build(settings("cellnet_charge", cellnet().model_dump())).eval()
+    values = net(*sample())
+    assert values.shape == (120, 1)
+    assert (values < 0).any() or (values > 1).any() or values.std() > 0
+    with torch.no_grad():
+        net.regression[-1].bias.fill_(-1e3)
+    assert (net(*sample()) < -900).all()
+
+
 def test_planar_levels_do_not_look_along_the_drift():
     """With n_2D = nStrides the whole network sees one drift slice at a time."""
     net = BinarySparseCellNet(cellnet(n_2D=3)).eval()
@@ -117,8 +133,6 @@ def test_coordinates_outside_are_refused():
 
 
 def test_names():
-    with pytest.raises(ConfigError, match="charge regression is not in this version"):
-        build(settings("cellnet_charge"))
     with pytest.raises(ConfigError, match="did you mean 'cellnet_binary'"):
         build(settings("cellnet_bin"))
     assert parameters(build(settings("torch.nn:Linear", {"in_features": 3, "out_features": 1}))) == 4

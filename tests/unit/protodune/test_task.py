@@ -10,7 +10,8 @@ from hpcreco.config import ConfigError
 from hpcreco.data.batch import Event, Ref, collate
 from hpcreco.experiments.protodune.analysis.curve import curve_from_histograms, histogram
 from hpcreco.experiments.protodune.dialect import normalise
-from hpcreco.experiments.protodune.task import COLUMNS, TASK
+from hpcreco.experiments.protodune.objective.deghosting import COLUMNS
+from hpcreco.experiments.protodune.task import TASK
 from hpcreco.train.task import Context, Pace, Stage
 
 

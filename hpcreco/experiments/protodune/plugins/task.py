@@ -16,11 +16,14 @@ from hpcreco import world
 from hpcreco.config import Run
 from hpcreco.data.batch import Batch, Event
 from hpcreco.data.dataset import ReadEvent
+from hpcreco.experiments.protodune import objective
 from hpcreco.experiments.protodune import task as voxels
 from hpcreco.experiments.protodune.files import settings_of
+from hpcreco.experiments.protodune.objective import Objective
 from hpcreco.experiments.protodune.plugins import data, model
 from hpcreco.experiments.protodune.plugins.yinf import CLASSES
-from hpcreco.nn import losses, metrics
+from hpcreco.nn import metrics
+from hpcreco.nn.prediction import Prediction
 from hpcreco.shards import Made
 from hpcreco.train.task import Context, Optimization, Outcome, Pace, Stage, Tables, Task
 
@@ -104,9 +107,8 @@ def _checked(event: Mapping[str, Any], table: str) -> dict[str, np.ndarray]:
 
 def build_model(run: Run) -> nn.Module:
     """The network of a run with images, with its Objective as the attribute `objective`."""
-    settings = settings_of(run)
-    network = model.build(settings)
-    network.objective = voxels.Objective(settings)  # type: ignore[assignment]
+    network = model.build(settings_of(run))
+    network.objective = Objective(run)  # type: ignore[assignment]
     return network
 
 
@@ -118,10 +120,10 @@ def optimization(run: Run, network: nn.Module, stage: Stage, pace: Pace) -> Opti
 def step(network: nn.Module, batch: Batch, context: Context) -> Outcome:
     """Loss terms over images, and their scores (N, classes); an empty batch does not go through the network."""
     images, labels = batch[IMAGE], batch[LABEL]
-    objective = voxels.objective(network)
+    judged = objective.of(network)
     scores = network(images) if len(images) else images.new_zeros((0, 2))
-    outputs = {"scores": scores, **metrics.measure(objective.metrics, scores, labels)}
-    return Outcome(objective.loss(losses.Prediction(scores), labels), outputs)
+    outputs = {"scores": scores, **metrics.measure(judged.metrics, scores, labels)}
+    return Outcome(judged.loss(Prediction(scores), labels), outputs)
 
 
 def count(outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
