@@ -16,7 +16,7 @@ from hpcreco.config import ConfigError
 from hpcreco.experiments.protodune import files
 from hpcreco.experiments.protodune.dialect import normalise
 from hpcreco.experiments.protodune.keys import IGNORED, Dialect
-from hpcreco.experiments.protodune.model import build
+from hpcreco.experiments.protodune.plugins import task
 
 GHOST = {
     "trainer": "basic",
@@ -76,7 +76,7 @@ def test_the_users_own_files_load_unchanged(name, monkeypatch, public_data):
     found = experiment.recognise(raw)
     assert found.name == "protodune"
     run = found.load("normalise")(raw, False)
-    assert build(run.settings)
+    assert task.of(run).model(run)
     assert str(run.output_dir).startswith("/scratch/mlreco_cell/")
     assert (run.settings.sources.train is None) == ("train_i" not in raw["data"])
     assert run.settings.loss.name == raw["loss"]["name"]
@@ -238,7 +238,7 @@ def test_shipped_configs_are_valid(path, monkeypatch):
     assert yaml.safe_load(path.read_text())  # plain YAML too, for the users' own scripts
     assert run.settings.sources.validation is not None
     assert ("_inf" in path.stem) == (run.settings.sources.train is None)
-    assert build(run.settings)
+    assert task.of(run).model(run)
 
 
 # ------------------------------------------------------------------------------------------ files
