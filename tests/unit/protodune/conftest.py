@@ -90,17 +90,20 @@ def write_xy(
 
 
 def write_yinf(
-    path: Path, xy: Path, events: list[ToyEvent], epoch: int = 3, threshold: float = 0.001
+    path: Path, xy: Path, events: list[ToyEvent], epoch: int = 3, threshold: float = 0.001, kind="probability"
 ) -> Path:
     schema = EXPERIMENT.schema("yinf")
     with Shard(xy) as shard:
         known = {
             "experiment": "protodune", "epoch": epoch, "checkpoint_digest": "c0ffee" * 8, "threshold": threshold,
-            "input_file": str(xy), "input_digest": shard.digest, "kind": "probability",
+            "input_file": str(xy), "input_digest": shard.digest, "kind": kind,
         }  # fmt: skip
     with ShardWriter(path, schema, _attributes(schema, known)) as writer:
         for k, event in enumerate(events):
-            writer.append(10 + k, {"voxels": {"coords": event.coords, "probability": event.scores}})
+            said = (
+                {"probability": event.scores} if kind == "probability" else {"charge": event.scores * 20000}
+            )
+            writer.append(10 + k, {"voxels": {"coords": event.coords, **said}})
     return path
 
 
@@ -118,7 +121,7 @@ class ToyRun:
 def toy_run(tmp_path: Path) -> Callable[..., ToyRun]:
     """``toy_run(truth=True, epochs=(3,))`` writes two event types with three and one events."""
 
-    def make(truth: bool = True, epochs: tuple[int, ...] = (3,)) -> ToyRun:
+    def make(truth: bool = True, epochs: tuple[int, ...] = (3,), kind: str = "probability") -> ToyRun:
         rng = np.random.default_rng(11)
         events = {"Mu": [toy_event(rng, n) for n in (400, 300, 350)], "Electron": [toy_event(rng, 500, 20)]}
         xys, yinfs = [], []
@@ -127,7 +130,7 @@ def toy_run(tmp_path: Path) -> Callable[..., ToyRun]:
             xys.append(xy)
             for epoch in epochs:
                 path = tmp_path / "run" / "inference" / yinf.file_name(epoch, xy)
-                yinfs.append(write_yinf(path, xy, its, epoch))
+                yinfs.append(write_yinf(path, xy, its, epoch, kind=kind))
         return ToyRun(tmp_path / "run", xys, yinfs, events)
 
     return make

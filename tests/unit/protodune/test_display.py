@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from hpcreco.experiments.protodune import display
-from hpcreco.experiments.protodune.display.pictures import Frame, draw_wires, project
+from hpcreco.experiments.protodune.display.channels import draw_wires
+from hpcreco.experiments.protodune.display.page import page
+from hpcreco.experiments.protodune.display.pictures import draw_scene
+from hpcreco.experiments.protodune.display.region import region_of
 from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
 
 
@@ -49,7 +52,8 @@ class Page(HTMLParser):
 
 def event_of(page: Page) -> dict:
     data = json.loads(page.texts["event"])
-    types = {"coords": "<i2", "flags": "u1", "scores": "<f4", "charge": "<f4", "true_charge": "<f4"}
+    types = {"coords": "<i2", "flags": "u1", "scores": "<f4", "charge": "<f4", "true_charge": "<f4",
+             "predicted": "<f4"}  # fmt: skip
     return data | {k: np.frombuffer(base64.b64decode(data[k]), t) for k, t in types.items() if k in data}
 
 
@@ -64,14 +68,14 @@ def drawn(path: Path) -> np.ndarray:
 def test_yinf_event_as_picture_and_page(toy_run, tmp_path, capsys):
     made = toy_run()
     assert run(made.yinf[0], "--event", 11, "--out", tmp_path / "pictures", "--threshold", 0.4) == 0
-    png, page = (Path(line) for line in capsys.readouterr().out.split())
+    png, html = (Path(line) for line in capsys.readouterr().out.split())
     picture = drawn(png)
     # every class of the difference panel is there, in its colour
     for colour in ("#0072B2", "#E69F00", "#000000", "#CC79A7"):
         rgb = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)]) / 255
         assert (np.abs(picture - rgb).max(-1) < 0.02).sum() > 50, colour
     event = made.events["Mu"][1]
-    found = Page(page.read_text())
+    found = Page(html.read_text())
     assert found.open == []
     assert found.links == []  # nothing is loaded from elsewhere
     assert "event 11" in found.texts["title"]
@@ -110,6 +114,15 @@ view.dispatchEvent(new WheelEvent("wheel", {deltaY: -300, clientX: 300, clientY:
 done.zoomed = camera.zoom > 1.2;
 view.ondblclick();
 done.reset = camera.zoom === 1 && camera.yaw === START.yaw;
+const key = name => view.dispatchEvent(new KeyboardEvent("keydown", {key: name}));
+key("ArrowRight"); key("+");
+done.keyed = camera.yaw !== START.yaw && camera.zoom > 1;
+key("0");
+act("pointerdown", 200, 300, {pointerId: 7}); act("pointerdown", 300, 300, {pointerId: 8});
+act("pointermove", 400, 300, {pointerId: 8});
+done.pinched = camera.zoom > 1.9 && camera.yaw === START.yaw;
+view.onpointerup({pointerId: 7}); view.onpointerup({pointerId: 8});
+key("0");
 document.querySelectorAll("#layers input").forEach(layer => { layer.checked = false; layer.onchange(); });
 done.hidden = drawn();
 document.querySelectorAll("#presets button")[1].click();
@@ -128,10 +141,10 @@ def test_the_page_works_in_a_browser(toy_run, tmp_path):
         pytest.skip("needs chromium or chrome to run the page")
     made = toy_run()
     run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
-    page = next(tmp_path.glob("*.html"))
-    page.write_text(page.read_text().replace("</body>", VISIT + "</body>"))
+    html = next(tmp_path.glob("*.html"))
+    html.write_text(html.read_text().replace("</body>", VISIT + "</body>"))
     options = "--headless --no-sandbox --disable-gpu --window-size=900,700".split()
-    options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", page.as_uri()]
+    options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", html.as_uri()]
     text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=300).stdout
     if 'id="event"' not in text:  # e.g. a snap, which may not read temporary folders
         pytest.skip(f"needs a browser that can open a local file: {browser} cannot")
@@ -146,6 +159,8 @@ def test_the_page_works_in_a_browser(toy_run, tmp_path):
     assert found["turned"]
     assert found["zoomed"]
     assert found["reset"]
+    assert found["keyed"]
+    assert found["pinched"]
     assert found["start"] > found["hidden"]  # points, and then only the box
     assert "score" in found["tip"]
     assert "charge" in found["tip"]
@@ -166,17 +181,6 @@ def test_xy_event_before_inference(toy_run, tmp_path, truth):
     assert drawn(next(tmp_path.glob("*.png"))).std() > 0.02
 
 
-def test_projection_keeps_single_voxels_and_the_largest_value():
-    points = np.array([[0, 0, 0], [0, 0, 999], [5, 0, 999], [3, 700, 500]])
-    frame = Frame(np.zeros(3, int), np.array([6, 701, 1000]), np.array([6.0, 8.0, 8.0]), np.zeros(3), "mm")
-    image = project(points, np.array([1.0, 2.0, 3.0, 4.0]), 2, 1, frame)
-    assert np.isfinite(image).sum() == 3
-    assert image[0, 0] == 1
-    assert image[0, -1] == 3
-    assert image[-1, image.shape[1] // 2] == 4
-    assert max(image.shape) <= 260
-
-
 def test_wire_image_has_every_signal(tmp_path):
     tick, channel = np.array([10, 3000, 5999]), np.array([0, 1700, 2559])
     image = WireImage(
@@ -189,24 +193,69 @@ def test_wire_image_has_every_signal(tmp_path):
     assert drawn(tmp_path / "wires.png").std() > 0.02
 
 
-def test_an_event_without_voxels_is_still_displayed(tmp_path):
-    from hpcreco.experiments.protodune.display.page import page
-    from hpcreco.experiments.protodune.display.pictures import draw_scene
-
+def empty_scene(**known) -> Scene:
     none = np.zeros((0, 3), np.int32)
-    scene = Scene("empty", 0, (6.0, 8.0, 8.0), none, np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0))
+    return Scene("empty", 0, (6.0, 8.0, 8.0), none, np.zeros(0), **known)
+
+
+def test_an_event_without_voxels_is_still_displayed(tmp_path):
+    scene = empty_scene(scores=np.zeros(0), is_true=np.zeros(0, bool), true_charge=np.zeros(0))
     draw_scene(scene, 0.5).savefig(tmp_path / "empty.png")
-    assert len(event_of(Page(page(scene, 0.5)))["coords"]) == 0
+    assert len(event_of(Page(page(scene, 0.5, region_of([scene]))))["coords"]) == 0
 
 
 def test_a_title_cannot_break_the_page():
-    from hpcreco.experiments.protodune.display.page import page
-
     none = np.zeros((0, 3), np.int32)
     scene = Scene("</script><b>x", 0, (6.0, 8.0, 8.0), none, np.zeros(0), truth_unit="</script>")
-    found = Page(page(scene, 0.5))
+    found = Page(page(scene, 0.5, region_of([scene])))
     assert found.texts["title"] == "</script><b>x"
     assert event_of(found)["truth_unit"] == "</script>"
+
+
+def test_charge_is_compared_with_the_truth(toy_run, tmp_path, capsys):
+    made = toy_run(kind="electrons")
+    assert run(made.yinf[0], "--out", tmp_path) == 0
+    png, html = (Path(line) for line in capsys.readouterr().out.split())
+    assert drawn(png).std() > 0.02
+    data, event = event_of(Page(html.read_text())), made.events["Mu"][0]
+    np.testing.assert_array_equal(data["predicted"][: len(event.coords)], event.scores * 20000)
+    assert "scores" not in data
+
+
+def test_only_a_box_is_drawn_and_counted(toy_run, tmp_path):
+    made = toy_run()
+    run(made.xy[0], "--out", tmp_path, "--units", "cells", "--box", "10:30,,:20", "--only", "html")
+    data = event_of(Page(next(tmp_path.glob("*.html")).read_text()))
+    x, _, z = made.events["Mu"][0].coords.T
+    found = data["coords"].reshape(-1, 3)[(data["flags"] & 1) > 0]
+    np.testing.assert_array_equal(found, made.events["Mu"][0].coords[(x >= 10) & (x < 30) & (z < 20)])
+    assert data["low"][0] == 10
+    assert data["high"][2] == 20
+    for box, message in (("1:2", "three ranges"), ("5:4,,", "empty"), ("900:,,", "holds nothing")):
+        with pytest.raises(DisplayError, match=message):
+            run(made.xy[0], "--out", tmp_path, "--box", box)
+
+
+def test_several_runs_side_by_side(toy_run, tmp_path, capsys):
+    made = toy_run(epochs=(3, 4))
+    of_mu = [path for path in made.yinf if "Mu" in path.name]
+    assert run(*of_mu, "--event", 12, "--out", tmp_path / "pictures") == 0
+    png, html = (Path(line) for line in capsys.readouterr().out.split())
+    assert png.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.png"
+    assert html.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.html"
+    assert drawn(png).std() > 0.02
+    data, event = event_of(Page(html.read_text())), made.events["Mu"][2]
+    assert data["others"] == ["epoch4-batch0-reco_Mu_001_yinf-TPC1, event 12"]
+    theirs = data["coords"].reshape(-1, 3)[data["flags"] == 4]
+    np.testing.assert_array_equal(theirs, event.coords[event.scores.astype(float) > 0.35])
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted([png.name, html.name])
+
+
+def test_results_of_different_files_are_not_compared(toy_run, tmp_path):
+    made = toy_run()
+    with pytest.raises(DisplayError, match="do not belong to the same xy file"):
+        run(made.yinf[0], made.yinf[1], "--event", 10, "--out", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_cannot_be_displayed(toy_run, tmp_path):
