@@ -1,8 +1,8 @@
 """Send a verb to Slurm as a job, after checking that it can run.
 
-VERB is one that has a job script (train, tile, infer, reconstruct, report). A train job goes on by itself after a
-time limit, a preemption or a lost node, until it is done. What cannot run is refused before it is queued: a missing
-image or config, an unknown site, a time limit shorter than a step.
+VERB is one that has a job script (simulate, tile, train, infer, reconstruct, report). A train job goes on by itself
+after a time limit, a preemption or a lost node, until it is done. What cannot run is refused before it is queued: a
+missing image or config, an unknown site, a time limit shorter than a step.
 
 What stands behind -- goes to the verb as it is.
 """
@@ -24,6 +24,7 @@ PASSES_ON = True
 EPILOG = """\
 examples:
   hpcreco submit train ghost3d.yaml -N 5 -t 60 --site perlmutter --container user/hpcreco:gpu --sbatch "-A m1234"
+  hpcreco submit simulate --array 0-31 -- protodune --preset full --seed 4 --out parsed --types BeamCosmic
   hpcreco submit tile -N 5 -- -i parsed -o xy -t 1
   hpcreco submit infer ghost_inf.yaml --array 0-7 --after 123
   hpcreco submit train ghost3d.yaml -N 5 -t 360 --time-min 60 --sbatch "-q preempt"
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
     parser.add_argument(
-        "verb", metavar="VERB", help="what the job does: train, tile, infer, reconstruct or report"
+        "verb", metavar="VERB", help="what the job does: simulate, tile, train, infer, reconstruct or report"
     )
     parser.add_argument(
         "config",

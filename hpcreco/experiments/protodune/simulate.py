@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hpcreco import filewise, shards
-from hpcreco.experiments.protodune import geometry, names, parsed, parsed_npz
+from hpcreco.experiments.protodune import geometry, hits, names, parsed, parsed_npz
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, REAL_TPCS, Geometry
 from hpcreco.experiments.protodune.simulation import chain, generator
 from hpcreco.experiments.protodune.simulation.chain import Settings, SimulatedEvent
@@ -29,6 +29,11 @@ examples:
   mpiexec -n 4 hpcreco simulate protodune --preset small --seed 2 --out parsed
   hpcreco simulate protodune --preset small --types Electron --files 20 --events 10 --seed 3 --out electrons
   hpcreco simulate protodune --preset full --dry-run --seed 4 --out parsed
+
+production, one line per sample; --types, --tpcs, --files and --first-index say which part:
+  hpcreco submit simulate --array 0-31 -t 120 -- protodune --preset full --seed 4 --out parsed --types BeamCosmic
+  hpcreco submit simulate --array 0-7 -t 60 -- protodune --preset full --seed 4 --out parsed --types Electron
+  hpcreco submit simulate --array 0-7 -t 60 -- protodune --preset full --seed 4 --out parsed --types Mu Pion
 
 The same seed gives the same files, however many ranks make them and in whatever order. Run the command again
 after an interruption: finished files are kept. --first-index continues a sample with new events.
@@ -70,6 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--energy", action="store_true", help="also write the legacy energy product, 3 x the energy"
     )
     change.add_argument(
+        "--hit",
+        action="store_true",
+        help="also write the hit product: the waveforms rebuilt from Gaussian hits",
+    )
+    change.add_argument(
         "--npz", action="store_true", help="also write legacy npz files, into the folder DIR/npz"
     )
     filewise.add_filewise_arguments(parser)
@@ -84,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         for index in range(sample.first_index, sample.first_index + sample.files):
             for tpc in sample.tpcs:
                 batch = Batch(args.seed, sample.event_type, index, tpc, sample.events, settings, layout)
-                batches[batch.key] = (batch, batch.job(args.out, args.energy, args.npz))
+                batches[batch.key] = (batch, batch.job(args.out, args.energy, args.npz, args.hit))
     return filewise.run(
         [job for _, job in batches.values()],
         lambda job: batches[job.key][0].write(job.outputs),
@@ -154,9 +164,9 @@ class Batch:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def job(self, out: Path, energy: bool = False, npz: bool = False) -> filewise.Job:
+    def job(self, out: Path, energy: bool = False, npz: bool = False, hit: bool = False) -> filewise.Job:
         """The file-wise job that makes the batch in the folder `out`."""
-        products = (*PRODUCTS, "energy") if energy else PRODUCTS
+        products = [*PRODUCTS, *(["energy"] if energy else []), *(["hit"] if hit else [])]
         outputs = [
             out / names.compose(self.event_type, self.index, product, self.tpc) for product in products
         ]
@@ -177,8 +187,8 @@ class Batch:
             product = names.require(path).product
             if path.suffix == ".npz":
                 parsed_npz.export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
-            elif product == "wire":
-                self._write_wire(path, events)
+            elif product in parsed.WAVEFORM_PRODUCTS:
+                self._write_waveforms(path, product, events)
             elif product == "mcbeamcosmic":
                 self._write_particles(path, events)
             else:
@@ -199,16 +209,19 @@ class Batch:
             "fingerprint": self.fingerprint,
         }
 
-    def _write_wire(self, path: Path, events: Sequence[SimulatedEvent]) -> None:
+    def _write_waveforms(self, path: Path, product: str, events: Sequence[SimulatedEvent]) -> None:
         dead = chain.dead_channels(self.seed, self.geometry, self.tpc, self.settings)
-        attributes = self.attributes("wire") | {
+        attributes = self.attributes(product) | {
             "n_ticks": N_TICKS,
             "n_channels": N_CHANNELS,
             "dead_channels": dead.tolist(),
         }
         with parsed.wire_writer(path, attributes) as writer:
             for number, event in enumerate(events):
-                parsed.append_waveform(writer, number, *event.samples)
+                samples: tuple[np.ndarray, np.ndarray, np.ndarray] = event.samples
+                if product == "hit":
+                    samples = hits.waveforms(hits.find(*event.samples, N_TICKS), N_TICKS)
+                parsed.append_waveform(writer, number, *samples)
 
     def _write_truth(self, path: Path, product: str, events: Sequence[SimulatedEvent]) -> None:
         with parsed.truth_writer(path, self.attributes(product)) as writer:

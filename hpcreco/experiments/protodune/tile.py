@@ -188,14 +188,15 @@ def _writer(args: argparse.Namespace) -> XYWriter:
 
 def _plan(args: argparse.Namespace, folder: Path) -> list[Batch]:
     from hpcreco.experiments.protodune import batches, xy_writer
+    from hpcreco.experiments.protodune.parsed import VALUE_COLUMNS
 
     if not args.input.is_dir():
         raise TileUsageError(f"{args.input}: no such folder of parsed files")
     y_types = () if args.y_type == "none" else tuple(args.y_type.split(","))
-    unknown = [y for y in y_types if y not in names.PRODUCTS]
+    unknown = [y for y in y_types if y not in VALUE_COLUMNS]
     if unknown:
         raise TileUsageError(
-            f"--y-type {unknown[0]}: no such product; choose from {', '.join(names.TRUTH_PRODUCTS)}"
+            f"--y-type {unknown[0]}: no such product of true voxels; choose from {', '.join(VALUE_COLUMNS)}"
         )
     index_range = tuple(args.index_range) if args.index_range else None
     found = batches.groups(args.input, args.tpc, args.x_type, y_types, index_range, xy_writer.inspect)

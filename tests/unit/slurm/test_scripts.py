@@ -16,7 +16,7 @@ SHELL = [*VERBS, *sorted(JOBS.glob("*.sh")), *SITES]
 
 
 def test_the_scripts_are_found():
-    assert {path.stem for path in VERBS} == {"tile", "train", "infer", "reconstruct", "report"}
+    assert {path.stem for path in VERBS} == {"simulate", "tile", "train", "infer", "reconstruct", "report"}
     assert {path.stem for path in SITES} >= {"local", "perlmutter", "cori"}
 
 

@@ -61,6 +61,15 @@ def test_a_file_wise_verb_passes_everything_on(sbatch, capsys):
     assert "hpcreco-tile-123_%a.out" in capsys.readouterr().out
 
 
+def test_the_events_of_an_experiment_are_simulated_by_array_tasks(sbatch):
+    command = ["protodune", "--preset", "full", "--types", "Mu", "Pion", "--seed", "4", "--out", "parsed"]
+    assert submit("simulate", "--array", "0-7", "--", *command) == 0
+    sent = words(sbatch)
+    assert sent[-len(command) :] == command
+    assert "--array=0-7" in sent
+    assert any(word.endswith("simulate.sl") for word in sent)
+
+
 def test_a_dry_run_shows_the_command_and_the_script_and_sends_nothing(sbatch, capsys):
     assert submit("train", "ghost3d_tiny", "-N", "5", "--dry-run") == 0
     text = capsys.readouterr().out

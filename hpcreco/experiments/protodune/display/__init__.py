@@ -5,8 +5,9 @@ reference algorithms' spacepoint and wirecell files voxels. Several files of the
 the same axes and colours; voxels beside a wire file are also projected onto its channels.
 
 Writes PNGs, and for voxels one standalone HTML page to turn, zoom and cut in a browser, which works without a network.
-Their names begin with the first file's: STEM-event<K>.png and .html; several files: STEM-event<K>-compared.png,
--compared-charge.png, -compared-error.png and .html; waveforms with voxels: STEM-event<K>-channels.png.
+Their names begin with the file's, of several the first: FILE-event<K>.png and .html; several files with voxels:
+FILE-event<K>-compared.png, -compared-charge.png, -compared-error.png and .html; waveforms with voxels:
+FILE-event<K>-channels.png.
 """
 
 from __future__ import annotations
@@ -90,11 +91,14 @@ def _draw(args: argparse.Namespace, wanted: Wanted) -> int:
     box = parse_box(args.box) if args.box else None
     events = load_together(args.files, wanted)
     args.out.mkdir(parents=True, exist_ok=True)
-    stem = f"{args.files[0].name.removesuffix(args.files[0].suffix)}-event{events[0].event_id}"
-    to = output.Output(args.out, stem, args.only, args.threshold, args.units, box)
-    scenes = [event for event in events if isinstance(event, Scene)]
-    for image in (event for event in events if isinstance(event, WireImage)):
-        to.channels(image, scenes, args.geometry)
+    to = output.Output(args.out, args.only, args.threshold, args.units, box)
+    named = [
+        (f"{path.stem}-event{event.event_id}", event) for path, event in zip(args.files, events, strict=True)
+    ]
+    scenes = {name: event for name, event in named if isinstance(event, Scene)}
+    for name, image in named:
+        if isinstance(image, WireImage):
+            to.channels(name, image, list(scenes.values()), args.geometry)
     if scenes:
-        to.voxels(scenes)
+        to.voxels(next(iter(scenes)), list(scenes.values()))
     return 0

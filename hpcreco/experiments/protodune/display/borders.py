@@ -30,7 +30,10 @@ def borders_of(attributes: Mapping[str, Any]) -> tuple[Border, ...]:
         low, high = np.array([start, 0.0, 0.0]) / voxel, np.array([start + size[0], size[1], size[2]]) / voxel
         if len(tpcs) > 1:
             by = shift(
-                face, voxel, attributes["frame_origin_mm"], attributes.get("t0_us", -geometry.SIM_T0)
+                face,
+                voxel,
+                attributes["frame_origin_mm"],
+                (attributes.get("joined") or {}).get("t0_us", -geometry.SIM_T0),
             ).voxels
             if face.face == 1:  # mirrored: cell i becomes n - 1 - i, so the place c becomes n - c
                 low[0], high[0] = -high[0], -low[0]

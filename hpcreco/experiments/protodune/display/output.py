@@ -23,16 +23,15 @@ DPI = 110
 
 @dataclass(frozen=True)
 class Output:
-    """Files ``folder/stem*``; `only` is "png", "html" or None for both."""
+    """Files ``folder/stem*``, where a stem is a file's with the event; `only` is "png", "html" or None for both."""
 
     folder: Path
-    stem: str
     only: str | None
     threshold: float
     unit: str
     box: Box | None
 
-    def channels(self, image: WireImage, scenes: Sequence[Scene], spec: str) -> None:
+    def channels(self, stem: str, image: WireImage, scenes: Sequence[Scene], spec: str) -> None:
         """The channel-time image, with the scenes of the same TPC on the wires of geometry `spec`."""
         if self.only == "html":
             if scenes:
@@ -49,9 +48,9 @@ class Output:
         face = detector.face(image.tpc) if shown and image.tpc in detector.tpcs else None
         region = self._region(shown) if shown and self.box else None
         figure = draw_wires(image, shown, face, self.threshold, region)
-        self._save(figure, "-channels" if scenes else "")
+        self._save(figure, f"{stem}-channels" if scenes else stem)
 
-    def voxels(self, scenes: Sequence[Scene]) -> None:
+    def voxels(self, stem: str, scenes: Sequence[Scene]) -> None:
         """One scene in all its panels, or several side by side, and the page."""
         judged = with_truth(scenes)
         region = self._region(judged)
@@ -61,17 +60,17 @@ class Output:
         suffix = "" if one else "-compared"
         if self.only != "html":
             if one:
-                self._save(pictures.draw_scene(judged[0], self.threshold, region), suffix)
+                self._save(pictures.draw_scene(judged[0], self.threshold, region), stem + suffix)
             else:
-                self._compare(judged, region)
+                self._compare(stem, judged, region)
         if self.only != "png":
             text = page(judged[0], self.threshold, region, [s for s in judged[1:] if len(s.candidates)])
-            target = self.folder / f"{self.stem}{suffix}.html"
+            target = self.folder / f"{stem}{suffix}.html"
             with atomic(target) as temporary:
                 temporary.write_text(text)
             print(target)
 
-    def _compare(self, scenes: Sequence[Scene], region: Region) -> None:
+    def _compare(self, stem: str, scenes: Sequence[Scene], region: Region) -> None:
         found = pictures.comparisons([s for s in scenes if len(s.candidates)], self.threshold)
         if not found:
             raise DisplayError(
@@ -80,13 +79,13 @@ class Output:
         heading = f"event {scenes[0].event_id}"
         for name, columns in found.items():
             figure = pictures.draw_comparison(columns, heading, region, scenes[0])
-            self._save(figure, f"-compared-{name}" if name else "-compared")
+            self._save(figure, f"{stem}-compared-{name}" if name else f"{stem}-compared")
 
     def _region(self, scenes: Sequence[Scene]) -> Region:
         return region_of(scenes, self.unit, self.box)
 
-    def _save(self, figure: Figure, suffix: str) -> None:
-        target = self.folder / f"{self.stem}{suffix}.png"
+    def _save(self, figure: Figure, name: str) -> None:
+        target = self.folder / f"{name}.png"
         with atomic(target) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png")
         print(target)

@@ -7,15 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from hpcreco.experiments.protodune import geometry, names
+from hpcreco.experiments.protodune.analysis.compare import PRODUCTS as REFERENCES
+from hpcreco.experiments.protodune.analysis.compare import SHIFT
 from hpcreco.experiments.protodune.analysis.cut import Cut, Label
 from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
 from hpcreco.experiments.protodune.parsed import WAVEFORM_PRODUCTS, Parsed, open_parsed
 from hpcreco.experiments.protodune.voxels import downsample
-
-REFERENCES = ("spacepoint", "wirecell")
-"""Products of other reconstruction programs: voxels with charge, but not the truth."""
-SPACEPOINT_SHIFT = round(geometry.SIM_T0 * geometry.SAMPLING_RATE)
-"""Fine voxels: space points count drift from the trigger, the readout frame from its own start, 250 us earlier."""
 
 
 def event_id(path: Path, wanted: int | None) -> int:
@@ -41,8 +38,8 @@ def read(
         coords, values, columns, *_ = parsed.truth(event)
         tpc = parsed.attributes.get("tpc")
     charge, voxel = values[:, 0], geometry.VOXEL_SIZE
-    if parsed.product == "spacepoint":
-        coords = coords + np.array([SPACEPOINT_SHIFT, 0, 0], coords.dtype)
+    if parsed.product in REFERENCES:
+        coords = coords + np.array([SHIFT[parsed.product], 0, 0], coords.dtype)
     if cell is not None:
         coords, charge = downsample(coords, charge, _factors(path, cell))
         coords, charge, voxel = coords.astype(np.int32), charge.astype(np.float32), cell

@@ -43,7 +43,11 @@ PRESETS = {
         (Sample("BeamCosmic", 1, 10, 5),),
     ),
     "full": Preset(
-        "1000 files of 5 cosmic events in all TPCs and 1000 files of 100 electrons in TPC 1; for a cluster",
-        (Sample("BeamCosmic", 1, 1000, 5, REAL_TPCS), Sample("Electron", 1, 1000, 100)),
+        "1000 files of 5 cosmic events in all six TPCs, and of 100 electrons, muons and pions each in TPC 1; "
+        "for a cluster",
+        (
+            Sample("BeamCosmic", 1, 1000, 5, REAL_TPCS),
+            *(Sample(particle, 1, 1000, 100) for particle in ("Electron", "Mu", "Pion")),
+        ),
     ),
 }
