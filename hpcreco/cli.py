@@ -115,7 +115,11 @@ def _by_file(verb: str, rest: list[str]) -> tuple[str, str, list[str]]:
     """Like `_find_module` for a verb whose experiment is its first argument or follows from its files."""
     if rest and rest[0] in (found.name for found in experiment.installed()):
         return f"{verb} {rest[0]}", _verb_of(experiment.find(rest[0]), verb), rest[1:]
-    paths = (Path(a) for a in rest if not a.startswith("-") and Path(a).exists())
+    words = [a for a in rest if not a.startswith("-")]
+    paths = [Path(a) for a in words if Path(a).exists()]
+    if words and not paths:
+        named = next((a for a in words if Path(a).suffix or "/" in a), words[0])
+        raise _UsageError(f"there is no file or folder {named}")
     return verb, _verb_of(experiment.of_paths(paths), verb), rest
 
 

@@ -110,6 +110,11 @@ def test_the_experiment_of_a_run_or_a_file_is_told_from_it(tmp_path):
         experiment.of_paths([tmp_path / "configs"])
 
 
+def test_a_file_that_is_not_there_is_named(capsys):
+    assert cli.main(["display", "--event", "3", "nowhere/a_yinf.h5"]) == 2
+    assert "there is no file or folder nowhere/a_yinf.h5" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

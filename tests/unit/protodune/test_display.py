@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpcreco.experiments.protodune import display
+from hpcreco.experiments.protodune import display, parsed
 from hpcreco.experiments.protodune.display.channels import draw_wires
 from hpcreco.experiments.protodune.display.page import page
 from hpcreco.experiments.protodune.display.pictures import draw_scene
@@ -249,6 +249,32 @@ def test_several_runs_side_by_side(toy_run, tmp_path, capsys):
     theirs = data["coords"].reshape(-1, 3)[data["flags"] == 4]
     np.testing.assert_array_equal(theirs, event.coords[event.scores.astype(float) > 0.35])
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted([png.name, html.name])
+
+
+def test_voxels_beside_waveforms_are_projected_onto_the_wires(toy_run, tmp_path, capsys):
+    made = toy_run()
+    wire = tmp_path / "reco_singleMu_001_wire-TPC1.h5"
+    attributes = {
+        "event_type": "Mu", "index": 1, "product": "wire", "tpc": 1, "geometry": "pdsp", "geometry_digest": "",
+        "generator": "simulation", "n_ticks": 6000, "n_channels": 2560,
+    }  # fmt: skip
+    with parsed.wire_writer(wire, attributes) as writer:
+        for event_id in (10, 11, 12):
+            parsed.append_waveform(writer, event_id, [5, 90], [700, 2100], [900.0, 800.0])
+    out = tmp_path / "pictures"
+    assert run(wire, made.yinf[0], "--event", 11, "--out", out, "--only", "png") == 0
+    assert run(wire, "--event", 11, "--out", out) == 0
+    printed = [Path(line).name for line in capsys.readouterr().out.split()]
+    assert printed == [
+        "reco_singleMu_001_wire-TPC1-event11-channels.png",
+        "epoch3-batch0-reco_Mu_001_yinf-TPC1-event11.png",
+        "reco_singleMu_001_wire-TPC1-event11.png",
+    ]
+    assert sorted(printed) == sorted(path.name for path in out.iterdir())
+    together, alone = (drawn(out / name) for name in (printed[0], printed[2]))
+    assert together.shape[0] > 1.4 * alone.shape[0]
+    with pytest.raises(DisplayError, match="no HTML page"):
+        run(wire, "--only", "html", "--out", out)
 
 
 def test_results_of_different_files_are_not_compared(toy_run, tmp_path):

@@ -103,20 +103,26 @@ def draw_projection(
         extent=(*region.limits(across), *region.limits(up)), cmap=panel.cmap, norm=panel.norm,
     )  # fmt: skip
     for border in borders:
-        low, high = region.at(border.low), region.at(border.high)
-        size = high - low
-        box = Rectangle(
-            (low[across], low[up]), size[across], size[up], fill=False, color=BORDER_COLOUR, **BORDER
-        )
-        axis.add_patch(box)
-    axis.set_xlabel(f"{AXES[across]} [{region.unit}]")
-    axis.set_ylabel(f"{AXES[up]} [{region.unit}]")
-    box_ = axis.get_window_extent()
-    for side, pixels in ((axis.xaxis, box_.width), (axis.yaxis, box_.height)):
+        _draw_border(axis, border, across, up, region, named=len(borders) > 1 and (across, up) == (2, 0))
+    box = axis.get_window_extent()
+    for side, along, pixels in ((axis.xaxis, across, box.width), (axis.yaxis, up, box.height)):
         inches = pixels / axis.figure.dpi
+        name = AXES[along] if inches > 1.4 else AXES[along][0]
+        side.set_label_text(f"{name} [{region.unit}]")
         side.set_major_locator(MaxNLocator(int(np.clip(inches / 0.5, 1, 6)), steps=[1, 2, 2.5, 5, 10]))
     axis.tick_params(labelsize=8)
     return shown
+
+
+def _draw_border(axis: Axes, border: Border, across: int, up: int, region: Region, named: bool) -> None:
+    low, high = region.at(border.low), region.at(border.high)
+    size = high - low
+    box = Rectangle((low[across], low[up]), size[across], size[up], fill=False, color=BORDER_COLOUR, **BORDER)
+    axis.add_patch(box)
+    if named:
+        at = ((low + high)[across] / 2, (low + high)[up] / 2)
+        style = {"color": BORDER_COLOUR, "fontsize": 8, "ha": "center", "va": "center", "clip_on": True}
+        axis.text(*at, border.name, **style)
 
 
 def project(panel: Panel, across: int, up: int, region: Region) -> np.ndarray:
