@@ -145,6 +145,8 @@ def _one(inputs: list[Inputs], collected: list[Collected], args: argparse.Namesp
         "yinf files": made.files,
         "true voxels": made.describe(args.all_truth),
     }
+    if all(each.kind == "solved" for each in made.samples):
+        heading = {"run": source.run, "solved by": heading["checkpoint"], "files": made.files}
     if args.mask:
         heading["ghost mask"] = f"probability > {args.mask_threshold:g} of {args.mask}"
     compared = []

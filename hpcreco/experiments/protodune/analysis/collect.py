@@ -77,7 +77,7 @@ def collect(inputs: Inputs, options: Options, force: bool = False) -> Collected 
             by_name[made.sample.name].merge(made)
         else:
             by_name[made.sample.name] = made
-    checkpoints = {source.checkpoint[:12] for source in sources}
+    checkpoints = {source.checkpoint for source in sources}
     return Collected(epoch, len(paths), [by_name[n] for n in sorted(by_name)], checkpoints)
 
 

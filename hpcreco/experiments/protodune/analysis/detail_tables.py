@@ -119,7 +119,8 @@ def charge_summary(made: Statistics) -> list[dict[str, Any]]:
         if table["true"].sum()
         else float("nan")
     }
-    ratios["voxels"] = ratios["events"]
+    total = table["true"].sum()
+    ratios["voxels"] = float(table["on_true"].sum() / total) if total else float("nan")
     if measured:
         found["particles"] = charge.summarise(charge.residuals(measured["charge"], measured["true"]))
         ratios["particles"] = float(measured["charge"].sum() / measured["true"].sum())

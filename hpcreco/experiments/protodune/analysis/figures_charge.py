@@ -20,15 +20,18 @@ def draw_residuals(made: Statistics) -> Picture | None:
     counts = made.detail.arrays.get("residuals")
     if counts is None or not counts.sum():
         return None
-    figure = Figure(figsize=SIZE, layout="constrained")
-    axis = figure.add_subplot()
     rows = []
     for edge, own in zip(charge.CHARGES, counts, strict=True):
         if own.sum() < 20:
             continue
         low, middle, high = (charge.quantile(own, share) for share in (0.16, 0.5, 0.84))
+        high = charge.EDGES[-1] if np.isnan(high) else high  # beyond what is drawn
         rows.append({"electrons_from": float(edge), "voxels": int(own.sum()), "median": middle, "low_16": low,
                      "high_84": high})  # fmt: skip
+    if not rows:
+        return None
+    figure = Figure(figsize=SIZE, layout="constrained")
+    axis = figure.add_subplot()
     at = np.array([r["electrons_from"] for r in rows]) * 10 ** (4.5 / 27 / 2)
     axis.axhline(0, color="k", linewidth=1)
     columns = {n: np.array([r[n] for r in rows]) for n in ("median", "low_16", "high_84")}
@@ -70,7 +73,11 @@ def draw_sums(made: Statistics) -> Picture | None:
                   label=f"{len(ratio)} {name}: bias {s.bias:+.1%}, RMS {s.rms:.1%}")  # fmt: skip
     axis.axvline(1, color="k", linewidth=1)
     axis.set(
-        xlabel="measured / true charge", ylabel="density", title=f"{made.sample.name}: sums", xlim=(0, 2)
+        xlabel="measured / true charge",
+        ylabel="density",
+        ylim=(0, 1.25 * axis.get_ylim()[1]),
+        title=f"{made.sample.name}: sums",
+        xlim=(0, 2),
     )
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)

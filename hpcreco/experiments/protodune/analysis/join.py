@@ -14,9 +14,11 @@ from hpcreco.experiments.protodune import EXPERIMENT
 from hpcreco.experiments.protodune.analysis.cut import Cut, Label
 from hpcreco.experiments.protodune.analysis.sample import ScoredEvent
 from hpcreco.shards import Shard
-from hpcreco.yinf import check_match
+from hpcreco.shards.reader import check_identity
+from hpcreco.yinf import YinfError, check_match
 
 _EPOCH = re.compile(r"^epoch(\d+)-.*yinf")
+_SOLVED = re.compile(r"^(?:epoch(\d+)-)?.*_solved\b")
 
 
 class JoinError(RuntimeError):
@@ -38,13 +40,20 @@ class Truth:
 
 
 def find_yinf(run: Path) -> dict[int, list[Path]]:
-    """The yinf files anywhere under `run` (a folder, or one file), by epoch; sorted."""
-    found: dict[int, list[Path]] = {}
-    for path in [run] if run.is_file() else sorted(run.rglob("*.h5")):
-        match = _EPOCH.match(path.name)
-        if match:
-            found.setdefault(int(match[1]), []).append(path)
-    return found
+    """The yinf files anywhere under `run` (a folder, or one file), by epoch; sorted.
+
+    If there are none, the files that `hpcreco solve` made; those of true cells belong to no epoch and get 0.
+    """
+    files = [run] if run.is_file() else sorted(run.rglob("*.h5"))
+    for pattern in (_EPOCH, _SOLVED):
+        found: dict[int, list[Path]] = {}
+        for path in files:
+            match = pattern.match(path.name)
+            if match:
+                found.setdefault(int(match[1] or 0), []).append(path)
+        if found:
+            return found
+    return {}
 
 
 def find_xy(yinf: Shard, folders: Iterable[Path] = ()) -> Path:
@@ -52,7 +61,7 @@ def find_xy(yinf: Shard, folders: Iterable[Path] = ()) -> Path:
 
     Raises JoinError.
     """
-    recorded = Path(yinf.attributes["input_file"])
+    recorded = Path(yinf.attributes["xy_file" if is_solved(yinf) else "input_file"])
     places = [*(folder / recorded.name for folder in folders), recorded, yinf.path.parent / recorded.name]
     for place in places:
         if place.is_file():
@@ -60,6 +69,11 @@ def find_xy(yinf: Shard, folders: Iterable[Path] = ()) -> Path:
     raise JoinError(
         f"{yinf.path} was made from {recorded}, which is not there any more; name its folder with --xy DIR"
     )
+
+
+def is_solved(made: Shard) -> bool:
+    """Is this what `hpcreco solve` made?"""
+    return str(made.attributes["format"]).endswith("/solved")
 
 
 def label_of(xy: Shard) -> Label | None:
@@ -116,14 +130,21 @@ def _with_truth(
 
 @contextmanager
 def opened(path: Path, folders: Sequence[Path] = ()) -> Iterator[tuple[Shard, Shard]]:
-    """A yinf file and its xy shard, opened and known to belong together.
+    """A yinf or solved file and its xy shard, opened and known to belong together.
 
     Raises YinfError, naming both, if they do not.
     """
     with (
-        Shard(path, EXPERIMENT.schema("yinf")) as yinf,
+        Shard(path) as yinf,
         Shard(find_xy(yinf, folders), EXPERIMENT.schema("xy")) as xy,
     ):
+        if is_solved(yinf):
+            check_identity(path, yinf.attributes, EXPERIMENT.schema("solved"))
+            if yinf.attributes["xy_digest"] != xy.digest:
+                raise YinfError(f"{path} was made from another {xy.path}; run `hpcreco solve` again")
+            yield yinf, xy
+            return
+        check_identity(path, yinf.attributes, EXPERIMENT.schema("yinf"))
         check_match(yinf, xy)
         if not np.array_equal(yinf.rows("voxels"), xy.rows("voxels")):
             raise JoinError(

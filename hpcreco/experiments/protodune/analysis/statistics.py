@@ -19,11 +19,15 @@ from hpcreco.experiments.protodune.analysis.cut import ELECTRONS_PER_MEV, Cut, L
 from hpcreco.experiments.protodune.analysis.detail import Detail, EventTruth, Grid
 from hpcreco.experiments.protodune.analysis.join import (
     JoinError,
+    is_solved,
     label_of,
     opened,
     scored_events,
 )
 from hpcreco.experiments.protodune.analysis.sample import ARRAYS, Sample
+from hpcreco.experiments.protodune.labels import CoarseTruth, label
+from hpcreco.experiments.protodune.masking import read_column
+from hpcreco.experiments.protodune.voxels import at_least
 from hpcreco.shards import Attribute, Schema, Shard
 
 VERSION = 1
@@ -102,9 +106,17 @@ def plan(
         content = [VERSION, str(options.cut), options.all_truth, options.mask_threshold, *digests]
         fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         return Source(
-            path, xy.path, str(yinf.attributes["kind"]), str(yinf.attributes["checkpoint_digest"]), mask, table,
+            path, xy.path, *_maker(yinf), mask, table,
             fingerprint, path.stat().st_size + xy.path.stat().st_size,
         )  # fmt: skip
+
+
+def _maker(made: Shard) -> tuple[str, str]:
+    """Kind ("probability", "electrons" or "solved") and what made a file."""
+    a = made.attributes
+    if is_solved(made):
+        return "solved", f"{a['method']}, {a['cells']} cells"
+    return str(a["kind"]), str(a["checkpoint_digest"])[:12]
 
 
 def _digest(path: Path | None) -> str:
@@ -140,16 +152,16 @@ def compute(source: Source, options: Options, xy_folders: Sequence[Path]) -> Sta
     """Read the files of a source, one event at a time."""
     with opened(source.yinf, xy_folders) as (yinf, xy):
         own = options.cut or Cut(float(yinf.attributes.get("threshold") or 0.0))
-        label = label_of(xy)
-        name = str(xy.attributes["event_type"]) + ("" if label else " (no truth)")
+        what = label_of(xy)
+        name = str(xy.attributes["event_type"]) + ("" if what else " (no truth)")
         features = tuple(xy.attributes["feature_names"])
         order = PLANES if sorted(features) == sorted(PLANES) else features
         sample = Sample(name, order, comp_true=options.all_truth)
-        made = Statistics(source.kind, sample, meaning=meaning(own, label) if label else "")
-        made.unit = label.unit if label else ""
+        made = Statistics(source.kind, sample, meaning=meaning(own, what) if what else "")
+        made.unit = what.unit if what else ""
         columns = [features.index(plane) for plane in order]
-        truths = _truths(xy, source.particles, own.against(label) if label else 0.0)
-        grid = _grid(xy, label)
+        truths = _truths(xy, source.particles, own.against(what) if what else 0.0)
+        grid = _grid(xy, what)
         if source.kind == "probability":
             for number, event in enumerate(scored_events(yinf, xy, own)):
                 sample.add(event.reordered(columns))
@@ -176,11 +188,9 @@ def _charges(
         for number, event_id in enumerate(xy.event_ids):
             made.sample.keys.append(f"{xy.path.stem}:{event_id}")
             truth = next(truths)
-            charge = yinf.read(number, "voxels", ["charge"])["charge"].reshape(-1)
-            kept = np.ones(len(charge), bool)
+            charge, kept = _charge_of(yinf, xy, number)
             if mask is not None:
-                score = mask.read(number, "voxels", ["probability"])["probability"].reshape(-1)
-                kept = score > options.mask_threshold
+                kept = kept & at_least(read_column(mask, number), options.mask_threshold)
             if truth is None or made.unit != "e":
                 continue
             voxels = xy.read(number, "voxels", ["coords", "labels"])
@@ -193,9 +203,21 @@ def _charges(
             mask.close()
 
 
-def _grid(xy: Shard, label: Label | None) -> Grid:
+def _charge_of(made: Shard, xy: Shard, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Charge (N,) of the candidates of an event, and mask (N,) of those that were given any."""
+    if not is_solved(made):
+        charge = read_column(made, number)
+        masked = "mask_threshold" in made.attributes  # by `hpcreco protodune mask`
+        return charge, charge != 0 if masked else np.ones(len(charge), bool)
+    rows = made.read(number, "voxels")
+    cells = CoarseTruth(rows["coords"], rows["charge"][:, None])
+    charge = label(xy.read(number, "voxels", ["coords"])["coords"], cells)[:, 0]
+    return charge, charge != 0
+
+
+def _grid(xy: Shard, what: Label | None) -> Grid:
     a = xy.attributes
-    scale = ELECTRONS_PER_MEV / label.times if label and label.quantity == "energy" else 1.0
+    scale = ELECTRONS_PER_MEV / what.times if what and what.quantity == "energy" else 1.0
     return Grid(*(tuple(a[n]) for n in ("spatial_shape", "downsample", "voxel_size_mm")), scale)
 
 
@@ -219,9 +241,9 @@ def _truths(xy: Shard, particles: Path | None, least: float) -> Iterator[EventTr
             table.close()
 
 
-def meaning(cut: Cut, label: Label) -> str:
+def meaning(cut: Cut, what: Label) -> str:
     """Which voxels are true, in words."""
-    text = f"{cut.against(label):g} {label.unit}"
+    text = f"{cut.against(what):g} {what.unit}"
     return f"label > {text}" if cut.unit is None or str(cut) == text else f"label > {text} ({cut})"
 
 

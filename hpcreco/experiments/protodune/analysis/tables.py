@@ -89,8 +89,9 @@ def text_report(heading: Mapping[str, object], samples: Sequence[Sample], thresh
     console = Console(file=io.StringIO(), width=118, highlight=False)
     for name, value in heading.items():
         console.print(f"{name:12s} {value}", soft_wrap=True, markup=False)
-    console.print()
-    console.print(_counts_table(samples, threshold))
+    if samples:
+        console.print()
+        console.print(_counts_table(samples, threshold))
     for sample in samples:
         if sample.has_truth:
             console.print(_results_table(sample, working_index(sample, threshold)))

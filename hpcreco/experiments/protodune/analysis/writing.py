@@ -148,7 +148,9 @@ def _text(
     threshold: float | None,
     tables: Mapping[str, Rows],
 ) -> str:
-    text = text_report(heading, [made.sample for made in scored], threshold)
+    text = text_report(
+        heading, [made.sample for made in scored], threshold
+    )  # without scores, the heading alone
     lines = [
         f"{row['sample']}, {row['n']} {row['of']}: charge bias {row['bias']:+.3f}, median {row['median']:+.3f}, "
         f"RMS {row['rms']:.3f}, half width of 68 % {row['half_width_68']:.3f}; sum ratio {row['sum_ratio']:.3f}"
