@@ -139,6 +139,6 @@ def draw_counts(samples: Sequence[Sample], threshold: float | None) -> Figure:
     axis.invert_yaxis()
     axis.bar_label(drawn, fmt="{:,.0f}", padding=4)
     axis.set(xscale="log", xlabel="voxels per event")
-    axis.set_xlim(min([1.0, *(v for v in values if v > 0)]), max([*values, 10]) * 4)
+    axis.set_xlim(min([1.0, *(v for v in values if v > 0)]), max([*values, 10]) * 15)
     axis.grid(axis="x", alpha=0.3)
     return figure

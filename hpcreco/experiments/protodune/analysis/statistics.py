@@ -244,7 +244,8 @@ def _truths(xy: Shard, particles: Path | None, least: float) -> Iterator[EventTr
 def meaning(cut: Cut, what: Label) -> str:
     """Which voxels are true, in words."""
     text = f"{cut.against(what):g} {what.unit}"
-    return f"label > {text}" if cut.unit is None or str(cut) == text else f"label > {text} ({cut})"
+    converted = cut.unit is not None and (cut.unit == "MeV") != (what.quantity == "energy")
+    return f"label > {text} ({cut})" if converted or what.times > 1 else f"label > {text}"
 
 
 def write(path: Path, made: Statistics, fingerprint: str) -> None:
