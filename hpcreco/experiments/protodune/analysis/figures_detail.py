@@ -96,8 +96,8 @@ def draw_against(chosen: Chosen, view: str) -> Picture | None:
     told = {
         "theta": "At 90 degrees a track is parallel to the wire planes: many wires see it at the same time, and ghosts "
         "abound.",
-        "phi": "Direction within the wire planes: 0 and 180 along the beam, 90 up, as the X wires run; 54 and 126 as U and "
-        "V run.",
+        "phi": "Direction within the wire planes: 0 and 180 along the beam, 90 up, as the X wires run; 54 and 126 as "
+        "U and V run.",
         "true": "Small particles have few voxels to be recognised by.",
         "kinetic_mev": "Kinetic energy where the particle starts, from the particles table.",
     }[view]
