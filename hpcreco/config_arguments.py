@@ -17,6 +17,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         "--lenient", action="store_true", help="unknown keys and changed settings warn instead of failing"
     )
     parser.add_argument(
+        "-d",
         "--backend",
         choices=["serial", "horovod", "ddp", "mpi", "nccl", "gloo"],
         help="how ranks add gradients (default: serial alone, horovod or else ddp when launched with several ranks)",

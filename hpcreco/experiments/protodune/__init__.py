@@ -39,6 +39,7 @@ EXPERIMENT = Experiment(
     task=f"{_HERE}.plugins.task:of",
     recognises=recognises,
     claims=claims,
+    legacy=f"{_HERE}.legacy_scripts:WRAPPERS",
     verbs={
         **{verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
         "solve": f"{_HERE}.solve",
