@@ -35,7 +35,10 @@ esac
 # A rank that leaves gives the others a minute; hpcreco relies on it to report the exit code that all agreed on.
 export SLURM_WAIT=60
 # When the time is over: training stops and saves by itself shortly before, should the warning signal not reach it.
-: "${SLURM_JOB_END_TIME:=$(date -d "$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null)" +%s 2>/dev/null)}"
+if [ -z "${SLURM_JOB_END_TIME:-}" ]; then
+    ends=$(squeue -h -j "$SLURM_JOB_ID" -o %e 2>/dev/null) # no answer is not a time: `date -d ""` would be midnight
+    [ -z "$ends" ] || SLURM_JOB_END_TIME=$(date -d "$ends" +%s 2>/dev/null)
+fi
 export SLURM_JOB_END_TIME
 # Slurm may signal this shell as well as the ranks: it must live until srun has returned.
 trap : TERM USR1 USR2
