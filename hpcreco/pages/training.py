@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcreco.pages.picture import COLOURS, SIZE, Picture, Row
+from hpcreco.pages.picture import COLOURS, SIZE, Picture, Row, plain_ticks
 from hpcreco.train import summary
 
 FILE = "summaries.csv"
@@ -110,6 +110,7 @@ def _picture(runs: Mapping[str, Rows], lines: Mapping[str, str], title: str, cap
         axis.legend()
     if (title in ("loss", "lr", "gradient_norm")) and all(row[title] > 0 for row in rows_out):  # type: ignore[operator]
         axis.set_yscale("log")
+        plain_ticks(axis.yaxis)
     return Picture(figure, caption, rows_out)
 
 

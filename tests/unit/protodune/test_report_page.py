@@ -8,7 +8,7 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.experiments.protodune import EXPERIMENT, parsed
-from hpcreco.experiments.protodune.analysis import collect, statistics
+from hpcreco.experiments.protodune.analysis import collect, kept, statistics
 from hpcreco.experiments.protodune.analysis.collect import Inputs
 from hpcreco.experiments.protodune.analysis.join import JoinError
 from hpcreco.experiments.protodune.analysis.statistics import Options
@@ -62,8 +62,8 @@ def test_what_was_counted_is_read_again_exactly(toy_run, tmp_path):
     options = Options()
     source = statistics.plan(made.yinf[0], options, (), (), None)
     direct = statistics.compute(source, options, ())
-    statistics.write(tmp_path / "s.h5", direct, source.fingerprint)
-    again, fingerprint = statistics.read(tmp_path / "s.h5")
+    kept.write(tmp_path / "s.h5", direct, source.fingerprint)
+    again, fingerprint = kept.read(tmp_path / "s.h5")
     assert fingerprint == source.fingerprint
     same(direct, again)
 
@@ -77,8 +77,8 @@ def test_only_what_changed_is_counted_again(toy_run, capsys):
     assert "2 already finished" in capsys.readouterr().out
     collect.collect(inputs, Options(all_truth=True))
     assert "2 done" in capsys.readouterr().out
-    kept = sorted((made.folder / "statistics").iterdir())
-    kept[0].write_bytes(kept[0].read_bytes()[:100])
+    files = sorted((made.folder / "statistics").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:100])
     collect.collect(inputs, Options(all_truth=True))
     out = capsys.readouterr().out
     assert "1 already finished" in out and "1 done" in out
@@ -149,11 +149,11 @@ def test_charge_with_and_without_a_ghost_mask(toy_run, tmp_path, capsys):
         true = event.truth_charge.sum()
         assert float(plain[key]["true"]) == pytest.approx(true, rel=1e-5)
         assert float(plain[key]["measured"]) == pytest.approx((0.9 * event.labels + 100).sum(), rel=1e-5)
-        kept = event.scores >= 0.35
+        passed = event.scores >= 0.35
         assert float(masked[key]["measured"]) == pytest.approx(
-            (0.9 * event.labels + 100)[kept].sum(), rel=1e-5
+            (0.9 * event.labels + 100)[passed].sum(), rel=1e-5
         )
-        true = event.labels[kept & (event.labels > 0)]
+        true = event.labels[passed & (event.labels > 0)]
         residual = (0.9 * true + 100 - true) / true
         assert float(masked[key]["bias"]) == pytest.approx(residual.mean(), rel=1e-3)
     assert "charge bias" in capsys.readouterr().out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcreco import filewise, shards
-from hpcreco.experiments.protodune.analysis import statistics
+from hpcreco.experiments.protodune.analysis import kept, statistics
 from hpcreco.experiments.protodune.analysis.join import JoinError, find_yinf
 from hpcreco.experiments.protodune.analysis.statistics import Options, Source, Statistics
 
@@ -72,7 +72,7 @@ def collect(inputs: Inputs, options: Options, force: bool = False) -> Collected 
         return None
     by_name: dict[str, Statistics] = {}
     for path in jobs:
-        made, _ = statistics.read(path)
+        made, _ = kept.read(path)
         if made.sample.name in by_name:
             by_name[made.sample.name].merge(made)
         else:
@@ -115,7 +115,7 @@ def _place(base: Path, source: Source) -> Path:
 
 def _work(source: Source, path: Path, options: Options, xy_folders: Sequence[Path]) -> dict[str, int]:
     made = statistics.compute(source, options, xy_folders)
-    statistics.write(path, made, source.fingerprint)
+    kept.write(path, made, source.fingerprint)
     return {"events": len(made.sample.keys)}
 
 
@@ -128,7 +128,7 @@ def _finished_file(path: Path, fingerprint: str) -> str | None:
     if not path.is_file():
         return "missing"
     try:
-        with_digest = shards.read_artefact(path, statistics.STATISTICS).attributes["fingerprint"]
+        with_digest = shards.read_artefact(path, kept.STATISTICS).attributes["fingerprint"]
     except shards.ShardError as error:
         return f"broken: {error}"
     return None if with_digest == fingerprint else "stale: other files, options or version"

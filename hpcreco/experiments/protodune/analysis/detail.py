@@ -5,7 +5,7 @@ Arrays by name, in a form that adds up over files: histograms are summed, tables
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,7 +21,7 @@ SUMMED = ("to_ghost", "to_true", "charge_kept", "charge_missed", "residuals")
 #: per event (n_events, n_y, n_z, ...): files of other sizes are filled up with empty segments
 PADDED = ("segment_true", "segment_ghost", "segment_missed")
 STEP_MM, DEVIATION_MM = 20.0, 30.0
-#: pieces per particle and PDG codes that leave tracks
+#: PDG codes, without sign, that leave tracks
 TRACKS = (13, 211, 2212)
 
 
@@ -239,11 +239,3 @@ def _value_bin(value: np.ndarray) -> np.ndarray:
 def _by_value(value: np.ndarray, scores: np.ndarray) -> np.ndarray:
     rows = [histogram(scores[_value_bin(value) == k]) for k in range(len(_charge.CHARGES))]
     return np.array(rows)
-
-
-def merged(parts: Sequence[Detail]) -> Detail:
-    """All parts, in order."""
-    total = Detail()
-    for part in parts:
-        total.merge(part)
-    return total
