@@ -42,6 +42,7 @@ BY_FILE = {
 #: ProtoDUNE's own verbs that are at the top level as its users know them
 TOP_LEVEL = {
     "tile": ("protodune", "parsed waveforms -> candidate voxels in xy shards"),
+    "join-tpcs": ("protodune", "xy shards of several TPCs -> one image, truth likewise"),
     "solve": ("protodune", "charge of the cells that a network kept, from the waveforms"),
 }
 
@@ -75,6 +76,7 @@ def _overview() -> str:
         "simulate",
         "convert",
         "tile",
+        "join-tpcs",
         "train",
         "infer",
         "solve",

@@ -10,6 +10,7 @@ from hpcreco import cli, experiment
 VERBS = [
     "simulate protodune",
     "tile",
+    "join-tpcs",
     "train",
     "infer",
     "solve",

@@ -42,6 +42,8 @@ EXPERIMENT = Experiment(
     legacy=f"{_HERE}.legacy_scripts:WRAPPERS",
     verbs={
         **{verb: f"{_HERE}.{verb}" for verb in ("simulate", "tile", "convert", "report", "display")},
+        "join-tpcs": f"{_HERE}.join_tpcs",
+        "geometry": f"{_HERE}.show_geometry",
         "solve": f"{_HERE}.solve",
         "mask": f"{_HERE}.mask",
     },
@@ -54,5 +56,7 @@ EXPERIMENT = Experiment(
         "wire": f"{_HERE}.parsed:WIRE",
         "truth": f"{_HERE}.parsed:TRUTH",
         "particles": f"{_HERE}.parsed:PARTICLES",
+        "trajectories": f"{_HERE}.parsed:TRAJECTORIES",
+        "calo": f"{_HERE}.parsed:CALO",
     },
 )

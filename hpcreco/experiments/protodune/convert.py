@@ -14,12 +14,13 @@ from hpcreco import filewise, shards
 from hpcreco.experiments.protodune import names
 from hpcreco.experiments.protodune.geometry import REAL_TPCS
 
-KINDS = ("parsed", "xy", "yinf", "frames", "depos")
+KINDS = ("parsed", "xy", "yinf", "frames", "depos", "reader")
 
 EPILOG = """\
 what is converted is recognised by its name:
   *.h5                    ours -> legacy: parsed and xy files to .npz, yinf files to .npy (never a pickle)
-  *_<product>-TPC1.npz    legacy -> ours: wire, hit, energy, depo, depoElectron, spacepoint, wirecell, xy
+  *_<product>-TPC1.npz    legacy -> ours: wire, hit, energy, depo, depoElectron, spacepoint, wirecell, xy, mcparticle;
+                          calo, calonosce, mcbeamcosmic and what else is pickled with --allow-pickle
   epoch*_yinf-TPC1.npy    legacy -> ours; the xy shard it belongs to must be in the folder --xy
   *.tar.bz2               wire-cell frame archive of real data -> wire file with its bad channels
   *.zip, depo *.npz       Bee or wire-cell energy deposits -> drift -> wires: wire and depoElectron files
@@ -32,6 +33,9 @@ examples:
                                                              --dead-channels recorded
   hpcreco convert pion.zip -o public --event-type Pion --tpc 1
   hpcreco convert muon-depos.npz -o public --event-type Mu --tpc 2 --shift 0 100 -2400
+  hpcreco convert protodune mine.root -o parsed --reader mymodule:read --event-type Mu --index 3 --tpc 1
+                                                             any other format, by a function of yours; how to write it:
+                                                             python -c "help('hpcreco.experiments.protodune.readers')"
 """
 
 
@@ -61,7 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="depoElectron",
         help="labels of legacy xy (default %(default)s)",
     )
-    naming = parser.add_argument_group("frames and deposits")
+    parser.add_argument(
+        "--reader", metavar="MODULE:FUNCTION", help="a function of yours that yields the events of each input"
+    )
+    parser.add_argument(
+        "--geometry", default="pdsp", help="with --reader: recorded in the files (default: %(default)s)"
+    )
+    naming = parser.add_argument_group("frames, deposits, and files with a reader")
     naming.add_argument(
         "--event-type", choices=names.EVENT_TYPES, help="in the new name (protoDUNE, BeamCosmic)"
     )
@@ -126,9 +136,9 @@ def kind_of(path: Path) -> str | None:
 
 
 def _is_parsed(product: str) -> bool:
-    from hpcreco.experiments.protodune import parsed
+    from hpcreco.experiments.protodune import parsed, parsed_objects
 
-    return product in parsed.WAVEFORM_PRODUCTS or product in parsed.VALUE_COLUMNS
+    return product in (*parsed.WAVEFORM_PRODUCTS, *parsed.VALUE_COLUMNS, *parsed_objects.SCHEMAS)
 
 
 def _files(inputs: Iterable[Path]) -> list[Path]:
@@ -144,10 +154,17 @@ def _files(inputs: Iterable[Path]) -> list[Path]:
 
 
 def _task(path: Path, args: argparse.Namespace) -> Task | None:
-    kind = args.kind or kind_of(path)
+    kind = "reader" if args.reader else args.kind or kind_of(path)
     if kind is None:
         return None
-    makers = {"parsed": _parsed, "xy": _xy, "yinf": _yinf, "frames": _frames, "depos": _depos}
+    makers = {
+        "parsed": _parsed,
+        "xy": _xy,
+        "yinf": _yinf,
+        "frames": _frames,
+        "depos": _depos,
+        "reader": _reader,
+    }
     outputs, convert = makers[kind](path, args)
     if path in outputs:
         raise ConvertError(f"{path}: would overwrite itself; give another folder with -o")
@@ -161,14 +178,15 @@ Plan = tuple[list[Path], Callable[[], None]]
 
 
 def _parsed(path: Path, args: argparse.Namespace) -> Plan:
-    from hpcreco.experiments.protodune import parsed_npz
+    from hpcreco.experiments.protodune import parsed_npz, parsed_objects
 
+    container = parsed_objects if names.require(path).product in parsed_objects.SCHEMAS else parsed_npz
     if path.suffix == ".h5":
         legacy = args.out / path.with_suffix(".npz").name
-        return [legacy], lambda: parsed_npz.export_npz(path, legacy)
+        return [legacy], lambda: container.export_npz(path, legacy)
     ours = args.out / path.with_suffix(".h5").name
     extra = {"fingerprint": _fingerprint(path, args), "generator": "npz", "source": [str(path)]}
-    return [ours], lambda: parsed_npz.import_npz(path, ours, extra, args.allow_pickle)
+    return [ours], lambda: container.import_npz(path, ours, extra, args.allow_pickle)
 
 
 def _xy(path: Path, args: argparse.Namespace) -> Plan:
@@ -214,10 +232,29 @@ def _depos(path: Path, args: argparse.Namespace) -> Plan:
     return targets, lambda: imports.write_depos(path, targets, options, _fingerprint(path, args))
 
 
+def _reader(path: Path, args: argparse.Namespace) -> Plan:
+    from hpcreco.experiments.protodune import geometry, readers
+
+    if not args.reader:
+        raise ConvertError("--kind reader: name the function with --reader MODULE:FUNCTION")
+    reader, detector = readers.find(args.reader), geometry.load(args.geometry)
+    known = names.parse(path)
+    event_type = args.event_type or (known.event_type if known else "BeamCosmic")
+    index = args.index if args.index is not None else (known.index if known else 1)
+    named = known.tpc if known and known.tpc is not None else REAL_TPCS[0]
+    tpc = detector.face(named if args.tpc is None else args.tpc).tpc
+    targets = [
+        args.out / names.compose(event_type, index, product, tpc) for product in readers.products(reader)
+    ]
+    return targets, lambda: readers.write(reader, path, targets, detector, _fingerprint(path, args))
+
+
 def _fingerprint(path: Path, args: argparse.Namespace) -> str:
     """Digest of what the result depends on: the input and the options that change it."""
     stat = path.stat()
     options = [args.tag, list(args.shift), args.seed, args.no_noise, args.y_type]
+    if args.reader:
+        options += [args.reader, args.geometry]
     content: list[Any] = [path.name, stat.st_size, stat.st_mtime_ns, options]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 

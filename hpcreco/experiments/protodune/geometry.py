@@ -10,6 +10,7 @@ pitch to either side.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Mapping
@@ -43,7 +44,10 @@ class GeometryError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class WirePlane:
-    """Parallel wires of one plane: pitch and offset in pixels, the local channel of each wire."""
+    """Parallel wires of one plane: pitch and offset in pixels, the local channel of each wire.
+
+    `edges` (n_wires + 1,), ascending, are the strips' boundaries where the wires are not equidistant throughout.
+    """
 
     name: str
     angle: float
@@ -51,11 +55,30 @@ class WirePlane:
     offset: float
     channels: np.ndarray
     direction: tuple[float, float]
+    edges: np.ndarray | None = None
 
     @property
     def n_wires(self) -> int:
         """Number of strips with a wire."""
         return len(self.channels)
+
+    @property
+    def narrowest(self) -> float:
+        """Width of the narrowest strip [pixels]."""
+        return self.pitch if self.edges is None else float(np.diff(self.edges).min())
+
+    def strip(self, along: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Strip (whole float64) at positions `along` across the wires, and the strip's upper edge, in pixels.
+
+        Strips below 0 and from n_wires on have no wire.
+        """
+        if self.edges is None:
+            low_edge = self.offset - self.pitch / 2
+            strip = np.floor((along - low_edge) / self.pitch)
+            return strip, low_edge + (strip + 1) * self.pitch
+        strip = np.searchsorted(self.edges, along, side="right") - 1
+        upper = np.append(self.edges, np.inf)[strip + 1]
+        return strip.astype(float), upper
 
     def nearest(self, z_mm: np.ndarray, y_mm: np.ndarray, clip: bool = False) -> np.ndarray:
         """Index of the wire whose strip holds each local point, NO_WIRE (-1) where there is none.
@@ -65,7 +88,7 @@ class WirePlane:
         """
         e_z, e_y = self.direction
         along = (e_z * np.asarray(z_mm, float) + e_y * np.asarray(y_mm, float)) / PIXEL_SIZE
-        wire = np.floor((along - (self.offset - self.pitch / 2)) / self.pitch).astype(np.int64)
+        wire = self.strip(along)[0].astype(np.int64)
         if clip:
             return np.clip(wire, 0, self.n_wires - 1)
         return np.where((wire >= 0) & (wire < self.n_wires), wire, NO_WIRE)
@@ -138,13 +161,25 @@ class Geometry:
         return local, keep
 
 
+def seeing_tpcs(geometry: Geometry) -> tuple[int, ...]:
+    """TPCs with a drift volume worth the name: ProtoDUNE's thin volumes behind an APA are none."""
+    if geometry.name == "pdsp" or geometry.name.startswith("larsoft:"):
+        return tuple(tpc for tpc in REAL_TPCS if tpc in geometry.tpcs)
+    return geometry.tpcs
+
+
 def build(name: str, faces: Mapping[int, Face]) -> Geometry:
     """A Geometry with the digest of its contents."""
     content = []
     for _, face in sorted(faces.items()):
         box = [round(v, 6) for v in (*face.r_min, *face.r_max)]
         planes = [
-            [p.name, *(round(v, 6) for v in (p.angle, p.pitch, p.offset, *p.direction)), p.channels.tolist()]
+            [
+                p.name,
+                *(round(v, 6) for v in (p.angle, p.pitch, p.offset, *p.direction)),
+                p.channels.tolist(),
+                *([] if p.edges is None else [p.edges.round(6).tolist()]),
+            ]
             for p in face.planes
         ]
         content.append([face.tpc, face.apa, face.face, box, planes])
@@ -197,12 +232,19 @@ def _pdsp() -> Geometry:
 
 
 def load(spec: str = "pdsp") -> Geometry:
-    """``pdsp`` (the original program's numbers) or ``larsoft:<wire dump .json or .json.bz2>``."""
+    """``pdsp`` (the original program's numbers), ``larsoft:<wire dump .json or .json.bz2>``, ``wires:<.yaml>`` (seeds
+    of wires, see `hpcreco.experiments.protodune.wires`) or ``saved:<.h5>`` (by ``hpcreco protodune geometry --save``).
+    """
     if spec == "pdsp":
         return _pdsp()
     kind, _, path = spec.partition(":")
-    if kind == "larsoft" and path:
-        from hpcreco.experiments.protodune import larsoft
+    if path and kind in _READERS:
+        module = importlib.import_module(f"hpcreco.experiments.protodune.{_READERS[kind]}")
+        return module.read(Path(path))
+    raise GeometryError(
+        f"unknown geometry {spec!r}: expected pdsp, larsoft:<wire dump .json.bz2>, wires:<description .yaml> or "
+        "saved:<.h5>"
+    )
 
-        return larsoft.read(Path(path))
-    raise GeometryError(f"unknown geometry {spec!r}: expected pdsp or larsoft:<wire dump .json.bz2>")
+
+_READERS = {"larsoft": "larsoft", "wires": "wires", "saved": "saved_geometry"}

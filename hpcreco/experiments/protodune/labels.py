@@ -24,6 +24,13 @@ class CoarseTruth:
     track_id: np.ndarray | None = None
     pdg: np.ndarray | None = None
 
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns that are known, by name."""
+        ids = {"track_id": self.track_id, "pdg": self.pdg}
+        return {"coords": self.coords, "values": self.values} | {
+            name: column for name, column in ids.items() if column is not None
+        }
+
 
 def coarse(
     coords: np.ndarray,
@@ -64,6 +71,26 @@ def label(candidates: np.ndarray, truth: CoarseTruth) -> np.ndarray:
     values = np.zeros((len(candidates), 1), np.float32)
     values[row >= 0, 0] = truth.values[row[row >= 0], 0]
     return values
+
+
+@dataclass(frozen=True)
+class CoarserTruth:
+    """True sums of one event on a still coarser grid, and where the candidates lie in it.
+
+    coords, values : int32 (M, 3), float32 (M, k), the coarser cells that hold true charge, sorted
+    row : int32 (N,), row of `coords` that each candidate lies in, -1 where there is no true charge
+    """
+
+    coords: np.ndarray
+    values: np.ndarray
+    row: np.ndarray
+
+
+def coarser(candidates: np.ndarray, truth: CoarseTruth, factors: Sequence[int]) -> CoarserTruth:
+    """Truth summed over blocks of `factors` coarse cells, and the block of each candidate (N, 3)."""
+    blocks = coarse(truth.coords, truth.values, factors)
+    row = rows_in(np.floor_divide(candidates, np.asarray(factors, np.int32)), blocks.coords)
+    return CoarserTruth(blocks.coords, blocks.values, row.astype(np.int32))
 
 
 def missed(truth: CoarseTruth, candidates: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 A name is a free prefix, then ``<EventType><sep><index><sep><product>`` (each separator is any one
 character), then a character that is not part of a word, or the end: ``reco_BeamCosmic_001_wire-TPC1.h5``.
-Anywhere in the name there may be a TPC (``TPC<digits>``, or ``TPCJ1-5-10`` for several), a batch
-(``batch<digits>``), and in front an epoch (``epoch<digits>-``).
+Anywhere in the name there may be a TPC (``TPC<digits>``), a batch (``batch<digits>``), and in front an epoch
+(``epoch<digits>-``). Several TPCs joined are ``TPC159``, their digits in a row, since a single TPC is 0 to 11;
+where that would be ambiguous they are ``TPCJ1-5-10``.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ PRODUCTS = (
     *("mcbeamcosmic", "mcparticle", "spacepoint", "wirecell", "calo", "calonosce"),
 )
 TRUTH_PRODUCTS = ("energy", "depo", "depoElectron")
-KEYS = ("event_type", "index", "product", "tpc", "batch", "epoch")
+KEYS = ("event_type", "index", "product", "tpc", "tpcs", "batch", "epoch")
+MAX_TPC = 11  # a larger number is the digits of several
 
 _CORE = re.compile(
     rf"(?P<event_type>{'|'.join(EVENT_TYPES)}).(?P<index>\d+).(?P<product>{'|'.join(PRODUCTS)})(?=\W|$)",
     re.DOTALL,
 )
 # "TPC1*" means coordinates relative to TPC 1 with a wider coverage: not a TPC number.
-_TPC = re.compile(r"TPC(\d+)(?![\d*])")
-_JOINED = re.compile(r"TPCJ(\d+(?:-\d+)*)")
+_TPC = re.compile(r"TPC(?:(?P<digits>\d+)(?![\d*])|J(?P<joined>\d+(?:-\d+)*))")
 _BATCH = re.compile(r"batch(\d+)")
 _EPOCH = re.compile(r"^epoch(\d+)-")
 
@@ -40,7 +41,7 @@ class FileNameError(ValueError):
 
 @dataclass(frozen=True)
 class FileName:
-    """What one file name says. ``tpc`` is None when the name holds no TPC; ``tpcs`` is set for joined TPCs."""
+    """What one file name says. ``tpc`` is None when the name holds no TPC or several; these are in ``tpcs``."""
 
     path: Path
     event_type: str
@@ -62,18 +63,36 @@ def parse(path: str | Path) -> FileName | None:
     core = _CORE.search(path.name)
     if core is None:
         return None
-    tpc, joined = _TPC.search(path.name), _JOINED.search(path.name)
+    tpcs = _tpcs(path.name)
     batch, epoch = _BATCH.search(path.name), _EPOCH.search(path.name)
     return FileName(
         path=path,
         event_type=core["event_type"],
         index=int(core["index"]),
         product=core["product"],
-        tpc=int(tpc[1]) if tpc else None,
+        tpc=tpcs[0] if len(tpcs) == 1 else None,
         batch=int(batch[1]) if batch else None,
         epoch=int(epoch[1]) if epoch else None,
-        tpcs=tuple(int(t) for t in joined[1].split("-")) if joined else (),
+        tpcs=tpcs if len(tpcs) > 1 else (),
     )
+
+
+def _tpcs(text: str) -> tuple[int, ...]:
+    """The TPCs that a name speaks of, none or one or several."""
+    token = _TPC.search(text)
+    if token is None:
+        return ()
+    if token["joined"]:
+        return tuple(int(tpc) for tpc in token["joined"].split("-"))
+    digits = tuple(map(int, token["digits"]))
+    several = int(token["digits"]) > MAX_TPC and len(set(digits)) == len(digits)
+    return digits if several else (int(token["digits"]),)
+
+
+def tpc_token(tpcs: Sequence[int]) -> str:
+    """``TPC5``, ``TPC159``, or ``TPCJ1-5-10`` where digits in a row would be read as something else."""
+    token = "TPC" + "".join(map(str, tpcs))
+    return token if _tpcs(token) == tuple(tpcs) else "TPCJ" + "-".join(map(str, tpcs))
 
 
 def require(path: str | Path) -> FileName:
@@ -100,6 +119,15 @@ def replace_product(path: str | Path, product: str) -> str:
     name = require(path).path.name
     start, end = _CORE.search(name).span("product")  # type: ignore[union-attr]  # `require` found it
     return name[:start] + product + name[end:]
+
+
+def replace_tpc(path: str | Path, tpcs: Sequence[int]) -> str:
+    """Return the file name with its TPC token replaced by that of `tpcs`."""
+    name = Path(path).name
+    token = _TPC.search(name)
+    if token is None:
+        raise FileNameError(f"{path}: the file name must say which TPC it is of, e.g. -TPC1")
+    return name[: token.start()] + tpc_token(tpcs) + name[token.end() :]
 
 
 def derived(path: str | Path, product: str, *, batch: int | None = None, epoch: int | None = None) -> str:

@@ -26,15 +26,14 @@ def lower_share(plane: WirePlane, iz: np.ndarray, iy: np.ndarray) -> tuple[np.nd
     """
     e_z, e_y = plane.direction
     a, b = max(abs(e_z), abs(e_y)), min(abs(e_z), abs(e_y))
-    if plane.pitch <= a + b:
+    if plane.narrowest <= a + b:
         raise GeometryError(
-            f"plane {plane.name}: pitch {plane.pitch} pixels is not above the pixel's width {a + b:.4f}: "
+            f"plane {plane.name}: pitch {plane.narrowest:.4f} pixels is not above the pixel's width {a + b:.4f}: "
             "a pixel would meet three strips"
         )
-    low_edge = plane.offset - plane.pitch / 2
     corner = e_z * np.asarray(iz) + e_y * np.asarray(iy) + min(0.0, e_z) + min(0.0, e_y)
-    strip = np.floor((corner - low_edge) / plane.pitch)
-    t = low_edge + (strip + 1) * plane.pitch - corner
+    strip, upper_edge = plane.strip(corner)
+    t = upper_edge - corner
     if b < 1e-9:
         share = np.minimum(t / a, 1.0)
     else:

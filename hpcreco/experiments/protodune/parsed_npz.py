@@ -16,6 +16,7 @@ import numpy as np
 from hpcreco import shards
 from hpcreco.experiments.protodune import geometry, names
 from hpcreco.experiments.protodune.parsed import (
+    NO_TPC,
     VALUE_COLUMNS,
     WAVEFORM_PRODUCTS,
     ParsedError,
@@ -27,8 +28,6 @@ from hpcreco.experiments.protodune.parsed import (
     truth_writer,
     wire_writer,
 )
-
-NO_TPC = -1  # the `tpc` attribute of a file whose name holds none
 
 
 class NpzParsed:
@@ -77,13 +76,14 @@ class NpzParsed:
 
     def _readout(self) -> tuple[int, int]:
         if self._shape is None:
-            shape = self._array(0).shape if self.n_events else (0, 0)
+            shape = self.array(0).shape if self.n_events else (0, 0)
             if len(shape) != 2:
                 raise ParsedError(f"{self.path}: waveforms must be (ticks, channels), found shape {shape}")
             self._shape = shape
         return self._shape
 
-    def _array(self, event: int) -> np.ndarray:
+    def array(self, event: int) -> np.ndarray:
+        """The array of an event, whatever the product."""
         try:
             return self._file[f"arr_{event}"]
         except ValueError as error:
@@ -99,7 +99,7 @@ class NpzParsed:
             ) from error
 
     def waveform(self, event: int) -> Waveforms:
-        dense = self._array(event)
+        dense = self.array(event)
         if dense.shape != self._readout():
             raise ParsedError(
                 f"{self.path}: event {event} has shape {dense.shape}, the first {self._readout()}"
@@ -108,7 +108,7 @@ class NpzParsed:
         return Waveforms(tick, channel, dense[tick, channel].astype(np.float32))
 
     def truth(self, event: int) -> TruthVoxels:
-        table = np.asarray(self._array(event), dtype=np.float64)
+        table = np.asarray(self.array(event), dtype=np.float64)
         wanted = 6 if self.product == "depo" else 4
         if len(table) == 0:
             table = np.zeros((0, wanted))
@@ -173,17 +173,21 @@ def export_npz(source: Path, path: Path) -> None:
             write_npz(path, (truth_rows(file.truth(e), file.product) for e in events))
 
 
+def import_attributes(file: NpzParsed, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes of the HDF5 file made of a legacy npz; `extra` say how it came about."""
+    detector = geometry.load()
+    attributes = {**file.attributes, "geometry": detector.name, "geometry_digest": detector.digest, **extra}
+    joined = names.require(file.path).tpcs
+    if joined:
+        attributes["tpcs"] = list(joined)
+    attributes["tpc"] = NO_TPC if file.attributes["tpc"] is None else file.attributes["tpc"]
+    return attributes
+
+
 def import_npz(source: Path, path: Path, extra: Mapping[str, Any], allow_pickle: bool = False) -> None:
     """Write the parsed HDF5 file of a legacy npz; `extra` are attributes that say how it came about."""
-    detector = geometry.load()
     with NpzParsed(source, allow_pickle) as file:
-        attributes = {
-            **file.attributes,
-            "geometry": detector.name,
-            "geometry_digest": detector.digest,
-            **extra,
-        }
-        attributes["tpc"] = NO_TPC if file.attributes["tpc"] is None else file.attributes["tpc"]
+        attributes = import_attributes(file, extra)
         if file.product in WAVEFORM_PRODUCTS:
             attributes |= {"n_ticks": file.n_ticks, "n_channels": file.n_channels}
             with wire_writer(path, attributes) as writer:

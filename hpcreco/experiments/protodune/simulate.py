@@ -14,7 +14,7 @@ import numpy as np
 
 from hpcreco import filewise, shards
 from hpcreco.experiments.protodune import geometry, hits, names, parsed, parsed_npz
-from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, REAL_TPCS, Geometry
+from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, REAL_TPCS, Geometry, seeing_tpcs
 from hpcreco.experiments.protodune.simulation import chain, generator
 from hpcreco.experiments.protodune.simulation.chain import Settings, SimulatedEvent
 from hpcreco.experiments.protodune.simulation.event import Particle
@@ -29,6 +29,7 @@ examples:
   mpiexec -n 4 hpcreco simulate protodune --preset small --seed 2 --out parsed
   hpcreco simulate protodune --preset small --types Electron --files 20 --events 10 --seed 3 --out electrons
   hpcreco simulate protodune --preset full --dry-run --seed 4 --out parsed
+  hpcreco simulate protodune --preset small --geometry wires:two_faces --tpcs 0 1 --seed 5 --out other_detector
 
 production, one line per sample; --types, --tpcs, --files and --first-index say which part:
   hpcreco submit simulate --array 0-31 -t 120 -- protodune --preset full --seed 4 --out parsed --types BeamCosmic
@@ -66,7 +67,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change.add_argument("--files", type=_natural, metavar="N", help="files per event type")
     change.add_argument("--events", type=_natural, metavar="N", help="events per file")
     change.add_argument("--first-index", type=int, metavar="I", help="number of the first file")
-    change.add_argument("--tpcs", nargs="+", type=int, choices=REAL_TPCS, metavar="T", help=f"of {REAL_TPCS}")
+    change.add_argument(
+        "--tpcs", nargs="+", type=int, metavar="T", help=f"of {REAL_TPCS}, or those of --geometry"
+    )
+    change.add_argument(
+        "--geometry",
+        default="pdsp",
+        help="pdsp, larsoft:<wire dump>, wires:<another detector> or saved:<file> (default: %(default)s)",
+    )
     change.add_argument("--no-noise", action="store_true", help="waveforms without electronics noise")
     change.add_argument(
         "--dead-fraction", type=float, metavar="F", help="share of dead channels, e.g. 0.003 (none)"
@@ -87,7 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate what the options ask for; exit code of `filewise.run`."""
-    layout = geometry.load()
+    layout = geometry.load(args.geometry)
+    _check_geometry(layout, args)
     settings = _settings(args)
     batches = {}
     for sample in samples(args):
@@ -126,6 +135,28 @@ def samples(args: argparse.Namespace) -> list[Sample]:
             replace(sample, **{name: value for name, value in changes.items() if value is not None})
         )
     return chosen
+
+
+def _check_geometry(layout: Geometry, args: argparse.Namespace) -> None:
+    """Refuse TPCs that see nothing, and detectors that the preset's box or the readout do not fit."""
+    seeing = seeing_tpcs(layout)
+    for tpc in {tpc for sample in samples(args) for tpc in sample.tpcs}:
+        if tpc not in seeing:
+            raise SimulationError(
+                f"--tpcs: no charge drifts to TPC {tpc} of {layout.name}; choose from {', '.join(map(str, seeing))}"
+            )
+        crop = PRESETS[args.preset].settings.crop
+        face = layout.face(tpc)
+        if crop is not None and not all(
+            high <= top - low
+            for high, top, low in zip(crop.high[1:], face.r_max[1:], face.r_min[1:], strict=True)
+        ):
+            raise SimulationError(
+                f"the box of the {args.preset} preset does not fit into {layout.name}; use --preset small"
+            )
+        most = max(int(plane.channels.max()) for plane in face.planes)
+        if most >= N_CHANNELS:
+            raise SimulationError(f"{layout.name} has channel {most}; wire files have {N_CHANNELS} per APA")
 
 
 def _settings(args: argparse.Namespace) -> Settings:

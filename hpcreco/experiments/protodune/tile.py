@@ -24,6 +24,8 @@ examples:
   hpcreco tile -i parsed -o xy -t 1 -b 20 -n 8           20 events a file, 8 threads
   mpiexec -n 4 hpcreco tile -i parsed -o xy -t 1         four workers (also under srun, or as a Slurm array)
   hpcreco tile -i real -o xy -t 2 --y-type none --dead-channels recorded
+  hpcreco tile -i parsed -o xy -t 1 --save-pixel         keep the fine candidates, in the folder parsed, and then
+  hpcreco tile -i parsed -o xy4 -t 1 --from-pixel --downsample 4,2,2       another grid without tiling again
 
 A group is one (event type, index, TPC): its channel file and the first truth file in the order of --y-type.
 Finished files are skipped; missing, broken or stale ones (other input, options or geometry) are made again.
@@ -112,6 +114,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also write the fine candidates, in the folder of the parsed files",
     )
     add(
+        "--from-pixel",
+        action="store_true",
+        help="make xy files from the pixel files in the folder -i, without tiling again; what tiling was told is "
+        "recorded in them, so that only -t, --downsample, --downsample-y and --index-range matter",
+    )
+    add(
+        "--downsample-y",
+        metavar="X,Y,Z",
+        help="also write the truth on a grid that many coarse cells coarser: sums per cell, and the cell of every "
+        "candidate",
+    )
+    add(
         "--index-range",
         type=int,
         nargs=2,
@@ -129,6 +143,8 @@ def run(args: argparse.Namespace) -> int:
     from hpcreco.experiments.protodune import batches
 
     folder = output_folder(args.output)
+    if args.from_pixel:
+        return _from_pixel(args, folder)
     writer = _writer(args)
     ranks = collective.connect()
 
@@ -145,6 +161,43 @@ def run(args: argparse.Namespace) -> int:
         lambda job: writer.write(by_key[job.key]),
         finished=lambda job: writer.finished(by_key[job.key]),
         title=f"tile TPC {args.tpc}",
+        report=folder / f"tile-TPC{args.tpc}.json",
+        collective=ranks,
+        **filewise.options(args),
+    )
+
+
+def _from_pixel(args: argparse.Namespace, folder: Path) -> int:
+    """The other route: xy files from pixel files."""
+    from hpcreco import collective, filewise
+    from hpcreco.experiments.protodune import from_pixel
+
+    if args.batch_size is not None or args.save_pixel:
+        raise TileUsageError(
+            "--from-pixel: pixel files keep their batches; leave out --batch-size and --save-pixel"
+        )
+    if not args.input.is_dir():
+        raise TileUsageError(f"{args.input}: no such folder of pixel files")
+    coarsener = from_pixel.Coarsener(_three(args.downsample), _coarser(args), args.compression)
+    index_range = tuple(args.index_range) if args.index_range else None
+    ranks = collective.connect()
+    planned = collective.on_root(
+        ranks.rank, ranks.broadcast, lambda: from_pixel.plan(args.input, folder, args.tpc, index_range)
+    )
+    if not planned:
+        raise TileUsageError(
+            f"{args.input}: no pixel file of TPC {args.tpc}; hpcreco tile --save-pixel makes them"
+        )
+    by_key = {pixels.key: pixels for pixels in planned}
+    jobs = [
+        Job(p.key, (p.path,), (p.output,), json.dumps(coarsener.recipe(p)), p.path.stat().st_size)
+        for p in planned
+    ]
+    return filewise.run(
+        jobs,
+        lambda job: coarsener.write(by_key[job.key]),
+        finished=lambda job: coarsener.finished(by_key[job.key]),
+        title=f"tile TPC {args.tpc} from pixels",
         report=folder / f"tile-TPC{args.tpc}.json",
         collective=ranks,
         **filewise.options(args),
@@ -183,6 +236,7 @@ def _writer(args: argparse.Namespace) -> XYWriter:
         compression=args.compression,
         recorded_dead=recorded,
         pixel_dir=args.input if args.save_pixel else None,
+        downsample_y=_coarser(args),
     )
 
 
@@ -222,11 +276,17 @@ def _remove(paths: list[Path]) -> None:
         path.unlink()
 
 
-def _three(text: str) -> tuple[int, int, int]:
+def _coarser(args: argparse.Namespace) -> tuple[int, int, int] | None:
+    return _three(args.downsample_y, "--downsample-y") if args.downsample_y else None
+
+
+def _three(text: str, flag: str = "--downsample") -> tuple[int, int, int]:
     try:
         x, y, z = (int(part) for part in text.split(","))
+        if flag == "--downsample-y" and min(x, y, z) < 1:
+            raise ValueError
     except ValueError:
-        raise TileUsageError(f"--downsample {text}: expected three whole numbers, e.g. 8,4,4") from None
+        raise TileUsageError(f"{flag} {text}: expected three whole numbers, e.g. 8,4,4") from None
     return x, y, z
 
 

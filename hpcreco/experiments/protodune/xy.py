@@ -18,6 +18,9 @@ XY = Schema(
                 Field("coords", "int32", AXES, unit="coarse cell"),
                 Field("features", "float32", (), unit="electrons"),  # charge shared to the cell, by plane
                 Field("labels", "float32", (), optional=True),  # first truth value of the cell, else 0
+                Field(
+                    "coarser_row", "int32", optional=True
+                ),  # row of `coarser` it lies in, -1: no true charge
             ),
         ),
         Table(
@@ -28,6 +31,11 @@ XY = Schema(
                 Field("track_id", "int32", optional=True),
                 Field("pdg", "int32", optional=True),
             ),
+            optional=True,
+        ),
+        Table(
+            "coarser",  # true sums on a still coarser grid, `downsample_y` coarse cells to one of these
+            (Field("coords", "int32", AXES, unit="coarser cell"), Field("values", "float32", ())),
             optional=True,
         ),
         Table(
@@ -64,10 +72,26 @@ XY = Schema(
         Attribute("geometry", "str"),
         Attribute("geometry_digest", "str"),
         Attribute("source_digests", "strs"),
+        Attribute("downsample_y", "ints", required=False),
+        Attribute(
+            "joined", "json", required=False
+        ),  # of several TPCs: their frame, shifts, residuals, counts
         Attribute("source_files", "strs", volatile=True),
         Attribute("recipe", "json", required=False, volatile=True),  # what decides whether it is stale
     ),
 )
 
-# The same before downsampling, for those who ask for it.
-PIXEL = replace(XY, format="hpcreco/protodune/pixel")
+
+def _before_downsampling() -> Schema:
+    """Charges in double precision and the truth rows as parsed: nothing that coarse cells are made of is lost."""
+    voxels, truth, *rest = XY.tables
+    fine = replace(voxels, fields=tuple(_exact(field) for field in voxels.fields))
+    guide = Attribute("guide", "int")  # the feature whose plane has strips of whole columns, -1: none
+    return Schema("hpcreco/protodune/pixel", 2, (fine, truth, *rest), (*XY.attributes, guide))
+
+
+def _exact(field: Field) -> Field:
+    return replace(field, dtype="float64") if field.name == "features" else field
+
+
+PIXEL = _before_downsampling()

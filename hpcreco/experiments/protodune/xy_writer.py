@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 from hpcreco.experiments.protodune import labels, names
 from hpcreco.experiments.protodune.batches import Batch, Source
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE, Geometry
-from hpcreco.experiments.protodune.parsed import Parsed, ParsedError, open_parsed
+from hpcreco.experiments.protodune.parsed import Parsed, ParsedError, TruthVoxels, open_parsed
+from hpcreco.experiments.protodune.recipes import unfinished
 from hpcreco.experiments.protodune.tiling.tiler import (
     ALGORITHM_VERSION,
     Tiler,
@@ -25,7 +25,7 @@ from hpcreco.experiments.protodune.tiling.tiler import (
     TilingOptions,
 )
 from hpcreco.experiments.protodune.xy import PIXEL, XY
-from hpcreco.shards import Schema, Shard, ShardError, ShardWriter
+from hpcreco.shards import Schema, ShardWriter
 
 LOG = logging.getLogger("hpcreco")
 UNITS = {"energy": "MeV", "electrons": "electrons", "charge": "electrons"}
@@ -50,7 +50,7 @@ class XYWriter:
     """Writes batches with one set of options; tables of the geometry are built once per process and kept.
 
     `recorded_dead` takes the dead channels that the channel file itself lists. `pixel_dir` is where fine
-    candidates go, if wanted.
+    candidates go, if wanted. `downsample_y` adds the truth on a grid that many coarse cells coarser.
     """
 
     geometry: Geometry
@@ -60,6 +60,7 @@ class XYWriter:
     compression: str = "default"
     recorded_dead: bool = False
     pixel_dir: Path | None = None
+    downsample_y: tuple[int, int, int] | None = None
 
     def recipe(self, batch: Batch) -> dict[str, Any]:
         """All that decides a batch's content; a finished file with another recipe is stale."""
@@ -74,6 +75,7 @@ class XYWriter:
             "tpc": group.name.tpc,
             "events": [batch.first, batch.last, batch.n_batches],
             **options,
+            "downsample_y": list(self.downsample_y) if self.downsample_y else None,
             "schema": XY.version,
             "algorithm": ALGORITHM_VERSION,
         }
@@ -86,23 +88,14 @@ class XYWriter:
 
     def finished(self, batch: Batch) -> str | None:
         """None when the batch's files are complete and current, else why not."""
-        for path in self.outputs(batch):
-            if not path.is_file():
-                return "missing"
-            try:
-                with Shard(path) as shard:
-                    recorded = shard.attributes.get("recipe") or {}
-            except ShardError as error:
-                return f"broken: {error}"
-            expected = self._recipe_of(path, batch)
-            changed = sorted(key for key in expected if recorded.get(key) != expected[key])
-            if changed:
-                return f"stale: {', '.join(changed)} changed"
-        return None
+        reasons = (unfinished(path, self._recipe_of(path, batch)) for path in self.outputs(batch))
+        return next((reason for reason in reasons if reason), None)
 
     def _recipe_of(self, path: Path, batch: Batch) -> dict[str, Any]:
         recipe = self.recipe(batch)
-        return recipe if path == batch.output else {**recipe, "downsample": [1, 1, 1]}
+        if path == batch.output:
+            return recipe
+        return {**recipe, "downsample": [1, 1, 1], "downsample_y": None, "schema": PIXEL.version}
 
     def write(self, batch: Batch) -> dict[str, Any]:
         """Tile and label the events of a batch; counts and charges for the run report.
@@ -143,28 +136,35 @@ class XYWriter:
         self, batch: Batch, path: Path, schema: Schema, x: Parsed, y: Parsed | None, options: TilingOptions
     ) -> dict[str, Any]:
         tiler = self._tiler(batch, x, options)
-        columns = {
-            "voxels/features": tiler.face.feature_names,
-            "tiling/lost_charge": tiler.face.feature_names,
-        }
-        truth_columns: tuple[str, ...] = ()
+        names_of_truth: tuple[str, ...] = ()
         if y is not None:
-            truth_columns = y.truth(batch.first).columns if batch.last > batch.first else ()
-            columns |= {"voxels/labels": truth_columns[:1], "truth/values": truth_columns}
-        unit = UNITS.get(truth_columns[0], "") if truth_columns else ""
-        attributes = self._attributes(batch, tiler, options, unit) | {"recipe": self._recipe_of(path, batch)}
+            names_of_truth = y.truth(batch.first).columns if batch.last > batch.first else ()
+        pixel = schema is PIXEL
+        coarser = None if pixel else self.downsample_y
+        attributes = self._attributes(batch, tiler, options, names_of_truth)
+        attributes |= {"recipe": self._recipe_of(path, batch)}
+        attributes |= {"guide": tiler.layout.guide} if pixel else {}
+        attributes |= {"downsample_y": list(coarser)} if coarser else {}
+        columns = columns_of(tiler.face.feature_names, names_of_truth, coarser is not None)
         report = {"events": batch.last - batch.first, "candidates": 0, "fine candidates": 0, "missed": 0}
         with ShardWriter(path, schema, attributes, columns, self.compression) as writer:
             for event in range(batch.first, batch.last):
                 try:
-                    tiles = tiler.tile(*x.waveform(event))
+                    tiles = tiler.tile(*x.waveform(event), exact=pixel)
                 except TilingError as error:
                     raise TilingError(f"{x.path}: event {event}: {error}") from error
-                tables = _tables(tiles, y, event, options)
-                writer.append(int(x.event_ids[event]), tables)
+                truth = y.truth(event) if y is not None else None
+                if truth is not None and len(truth.coords) and int(truth.coords.min()) < 0:
+                    raise ParsedError(
+                        f"{x.path}: the truth of event {event} is at negative voxels; local voxels start at 0"
+                    )
+                rows = tables(tiles, truth, options.downsample, coarser)
+                if pixel and truth is not None:
+                    rows = {**rows, "truth": as_parsed(truth)}
+                writer.append(int(x.event_ids[event]), rows)
                 report["candidates"] += len(tiles.coords)
                 report["fine candidates"] += tiles.pixels
-                report["missed"] += int(tables["tiling"].get("missed", 0))
+                report["missed"] += int(rows["tiling"].get("missed", 0))
         return report
 
     def _tiler(self, batch: Batch, x: Parsed, options: TilingOptions) -> Tiler:
@@ -180,7 +180,9 @@ class XYWriter:
                 raise TilingError(f"{x.path}: {error}") from error
         return _TILERS[key]
 
-    def _attributes(self, batch: Batch, tiler: Tiler, options: TilingOptions, unit: str) -> dict[str, Any]:
+    def _attributes(
+        self, batch: Batch, tiler: Tiler, options: TilingOptions, truth: tuple[str, ...]
+    ) -> dict[str, Any]:
         group = batch.group
         sources = [source for source in (group.x, group.y) if source is not None]
         return {
@@ -196,7 +198,7 @@ class XYWriter:
             "feature_names": list(tiler.face.feature_names),
             "x_type": self.x_type,
             "y_type": group.y_type,
-            "y_unit": unit,
+            "y_unit": UNITS.get(truth[0], "") if truth else "",
             "tiling_threshold": options.threshold,
             "active_none": options.active_none,
             "clip_negative": options.clip_negative,
@@ -214,23 +216,43 @@ _TILERS: dict[tuple[Any, ...], Tiler] = {}
 _KEPT_TILERS = 3
 
 
-def _tables(
-    tiles: Tiles, y: Parsed | None, event: int, options: TilingOptions
-) -> Mapping[str, dict[str, Any]]:
-    """The rows of one event by table and field."""
+def columns_of(
+    features: tuple[str, ...], truth: tuple[str, ...], coarser: bool
+) -> dict[str, tuple[str, ...]]:
+    """Names of the columns of an xy file: planes, and truth values if there is truth."""
+    columns = {"voxels/features": features, "tiling/lost_charge": features}
+    if truth:
+        columns |= {"voxels/labels": truth[:1], "truth/values": truth}
+    if truth and coarser:
+        columns["coarser/values"] = truth
+    return columns
+
+
+def tables(
+    tiles: Tiles,
+    fine: TruthVoxels | None,
+    downsample: tuple[int, int, int],
+    downsample_y: tuple[int, int, int] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The rows of one event by table and field, given its tiles and its truth in fine voxels."""
     voxels: dict[str, Any] = {"coords": tiles.coords, "features": tiles.features}
     counts: dict[str, Any] = {"lost_charge": tiles.lost, "fine_voxels": tiles.pixels}
-    if y is None:
+    if fine is None:
         return {"voxels": voxels, "tiling": counts}
-    fine = y.truth(event)
-    if len(fine.coords) and int(fine.coords.min()) < 0:
-        raise ParsedError(f"{y.path}: event {event} has truth at negative voxels; local voxels start at 0")
-    truth = labels.coarse(fine.coords, fine.values, options.downsample, fine.track_id, fine.pdg)
+    truth = labels.coarse(fine.coords, fine.values, downsample, fine.track_id, fine.pdg)
     voxels["labels"] = labels.label(tiles.coords, truth)
     counts["missed"] = int(labels.missed(truth, tiles.coords).sum())
-    rows: dict[str, Any] = {"coords": truth.coords, "values": truth.values}
-    if truth.track_id is not None:
-        rows["track_id"] = truth.track_id
-    if truth.pdg is not None:
-        rows["pdg"] = truth.pdg
-    return {"voxels": voxels, "truth": rows, "tiling": counts}
+    rows = {"voxels": voxels, "truth": truth.columns(), "tiling": counts}
+    if downsample_y is not None:
+        coarser = labels.coarser(tiles.coords, truth, downsample_y)
+        voxels["coarser_row"] = coarser.row
+        rows["coarser"] = {"coords": coarser.coords, "values": coarser.values}
+    return rows
+
+
+def as_parsed(truth: TruthVoxels) -> dict[str, np.ndarray]:
+    """Truth rows in the order and number they came in."""
+    ids = {"track_id": truth.track_id, "pdg": truth.pdg}
+    return {"coords": truth.coords, "values": truth.values} | {
+        name: column for name, column in ids.items() if column is not None
+    }

@@ -65,6 +65,22 @@ def test_compose_and_parse_are_inverse(event_type, product):
     assert name.key("event_type", "index", "product", "tpc") == (event_type, 1234, product, 5)
 
 
+@pytest.mark.parametrize(
+    ("tpcs", "token"),
+    [
+        ((5,), "TPC5"), ((10,), "TPC10"), ((1, 5, 9), "TPC159"), ((1, 2), "TPC12"), ((9, 5, 1), "TPC951"),
+        ((1, 0), "TPCJ1-0"), ((0, 1), "TPCJ0-1"), ((1, 5, 10), "TPCJ1-5-10"), ((2, 6, 10), "TPCJ2-6-10"),
+        ((11, 1), "TPCJ11-1"),
+    ],
+)  # fmt: skip
+def test_several_tpcs_have_one_unambiguous_token(tpcs, token):
+    assert names.tpc_token(tpcs) == token
+    name = names.require(names.replace_tpc("batch0-reco_Mu_7_xy-TPC3.h5", tpcs))
+    assert name.path.name == f"batch0-reco_Mu_7_xy-{token}.h5"
+    assert (name.tpcs or (name.tpc,)) == tpcs
+    assert name.tpc == (tpcs[0] if len(tpcs) == 1 else None)
+
+
 def test_tables_group_select_difference_flatten():
     files = [
         f"reco_{kind}_{index:03d}_{product}-TPC{tpc}.h5"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpcreco.experiments.protodune.geometry import DRIFT_SPEED, REAL_TPCS, SIM_T0, Geometry
+from hpcreco.experiments.protodune.geometry import DRIFT_SPEED, SIM_T0, Geometry, seeing_tpcs
 from hpcreco.experiments.protodune.simulation import directions, hadrons, ionisation, muons, showers
 from hpcreco.experiments.protodune.simulation.deposits import Deposits
 from hpcreco.experiments.protodune.simulation.directions import Box
@@ -57,7 +57,7 @@ class Crop:
 
 def detector_box(geometry: Geometry) -> Box:
     """The box around all drift volumes that see drifting charge."""
-    faces = [geometry.face(tpc) for tpc in REAL_TPCS if tpc in geometry.tpcs]
+    faces = [geometry.face(tpc) for tpc in seeing_tpcs(geometry)]
     low = np.min([face.r_min for face in faces], axis=0)
     high = np.max([face.r_max for face in faces], axis=0)
     return Box(tuple(low), tuple(high))

@@ -109,12 +109,30 @@ def _add_runs(
     guide: int,
 ) -> None:
     """Sum each run of pixels of a column inside a coarse cell, then add it to the cell, as the kernels do."""
-    new = (np.diff(z) != 0) | (np.diff(y) != 1) | (np.diff(y // grid.dy) != 0)
-    run = np.concatenate([[0], np.cumsum(new)])
-    starts = np.flatnonzero(np.concatenate([[True], new]))
+    starts, sums = run_sums(z, y, given, grid.dy, guide)
     cell = (y[starts] // grid.dy) * cells_z + z[starts] // grid.dz
     for p in range(len(total)):
-        lengths = np.bincount(run)
-        sums = given[p][starts] * lengths if p == guide else np.bincount(run, weights=given[p])
-        np.add.at(total[p], cell, sums)
+        np.add.at(total[p], cell, sums[p])
     touched[cell] = True
+
+
+def run_sums(
+    z: np.ndarray, y: np.ndarray, given: np.ndarray, dy: int, guide: int, x: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """First pixel and charge (P, runs) of each run of neighbouring pixels of a column inside a coarse cell.
+
+    Pixels are sorted by z, then y; those of several slices by x before. The guide plane gives all pixels of a run
+    the same charge, so that its sum is a product.
+    """
+    new = (np.diff(z) != 0) | (np.diff(y) != 1) | (np.diff(y // dy) != 0)
+    if x is not None:
+        new |= np.diff(x) != 0
+    first = np.ones(min(len(z), 1), bool)
+    starts = np.flatnonzero(np.concatenate([first, new]))
+    run = np.cumsum(np.concatenate([first, new])) - 1
+    lengths = np.bincount(run)
+    sums = [
+        charge[starts] * lengths if p == guide else np.bincount(run, weights=charge)
+        for p, charge in enumerate(given)
+    ]
+    return starts, np.stack(sums)

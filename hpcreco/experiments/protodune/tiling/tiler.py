@@ -46,7 +46,7 @@ class Tiles:
     """Candidates of one event in lexicographic (x, y, z) order.
 
     coords : int32 (N, 3) coarse cells
-    features : float32 (N, P) charge [electrons] per plane, in the face's plane order
+    features : float32 (N, P) charge [electrons] per plane, in the face's plane order; float64 if exact
     lost : float64 (P,) charge of active channels that no candidate could take
     pixels : number of fine candidates
     """
@@ -96,12 +96,16 @@ class Tiler:
         dx, dy, dz = self.options.downsample
         return self.n_ticks // dx, -(-n_y // dy), -(-n_z // dz)
 
-    def tile(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> Tiles:
-        """Candidates of one event given its samples (n,) in any order; TilingError if they do not fit."""
+    def tile(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray, exact: bool = False) -> Tiles:
+        """Candidates of one event given its samples (n,) in any order; TilingError if they do not fit.
+
+        `exact` keeps charges as they were summed, so that later sums over them lose nothing.
+        """
         slices = self._slices(np.asarray(tick), np.asarray(channel), np.asarray(value))
         run = arrays.tile if self.engine == "numpy" else self._compiled
         coords, features, lost, pixels = run(self.layout, slices, self.grid)
-        return Tiles(coords, features.astype(np.float32), lost.sum(axis=0), int(pixels))
+        charges = features if exact else features.astype(np.float32)
+        return Tiles(coords, charges, lost.sum(axis=0), int(pixels))
 
     def _slices(self, tick: np.ndarray, channel: np.ndarray, value: np.ndarray) -> layout.Slices:
         for name, column, limit in (("tick", tick, self.n_ticks), ("channel", channel, self.n_channels)):
