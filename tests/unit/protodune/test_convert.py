@@ -94,11 +94,13 @@ def test_parsed_files_go_both_ways(simulated, tmp_path):
     there, back = tmp_path / "npz", tmp_path / "h5"
     assert command(convert, simulated, "-o", there) == 0
     names = sorted(path.name for path in there.glob("*.npz"))
-    assert len(names) == 8 and all(name.endswith(".npz") for name in names)  # particles have no legacy form
+    assert len(names) == 10
     for name in names:
+        if "mcbeamcosmic" in name:  # the original's are pickles
+            continue
         assert (there / name).read_bytes() == (simulated / "npz" / name).read_bytes()
     assert command(convert, there, "-o", back) == 0
-    for path in sorted(back.glob("*.h5")):
+    for path in sorted(set(back.glob("*.h5")) - set(back.glob("*mcbeamcosmic*"))):
         with parsed.open_parsed(path) as copy, parsed.open_parsed(simulated / path.name) as original:
             assert copy.n_events == original.n_events == 2
             for event in range(2):
