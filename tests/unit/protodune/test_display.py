@@ -237,15 +237,19 @@ def test_only_a_box_is_drawn_and_counted(toy_run, tmp_path):
 
 
 def test_several_runs_side_by_side(toy_run, tmp_path, capsys):
-    made = toy_run(epochs=(3, 4))
-    of_mu = [path for path in made.yinf if "Mu" in path.name]
+    made = toy_run()
+    (first,) = (path for path in made.yinf if "Mu" in path.name)
+    second = made.folder.parent / "other" / "inference" / first.name
+    second.parent.mkdir(parents=True)
+    shutil.copy(first, second)
+    of_mu = [first, second]
     assert run(*of_mu, "--event", 12, "--out", tmp_path / "pictures") == 0
     png, html = (Path(line) for line in capsys.readouterr().out.split())
     assert png.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.png"
     assert html.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.html"
     assert drawn(png).std() > 0.02
     data, event = event_of(Page(html.read_text())), made.events["Mu"][2]
-    assert data["others"] == ["epoch4-batch0-reco_Mu_001_yinf-TPC1, event 12"]
+    assert data["others"] == ["other: epoch3-batch0-reco_Mu_001_yinf-TPC1, event 12"]
     theirs = data["coords"].reshape(-1, 3)[data["flags"] == 4]
     np.testing.assert_array_equal(theirs, event.coords[event.scores.astype(float) > 0.35])
     assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == sorted([png.name, html.name])

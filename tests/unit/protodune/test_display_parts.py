@@ -1,5 +1,7 @@
 """What displays are made of: projections, voxels on wires, borders of TPCs, other programs' results."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from matplotlib.colors import ListedColormap, Normalize
@@ -8,7 +10,7 @@ from hpcreco.experiments.protodune import geometry, joining, parsed_npz
 from hpcreco.experiments.protodune.display import channels, output
 from hpcreco.experiments.protodune.display.borders import borders_of
 from hpcreco.experiments.protodune.display.drawing import project
-from hpcreco.experiments.protodune.display.load import Wanted, load, load_together
+from hpcreco.experiments.protodune.display.load import Wanted, distinct_names, load, load_together
 from hpcreco.experiments.protodune.display.panels import Panel, charge_error, difference
 from hpcreco.experiments.protodune.display.region import Region
 from hpcreco.experiments.protodune.display.scene import FAINT, Scene, WireImage
@@ -146,8 +148,18 @@ def test_reference_programs_results_are_put_on_the_grid_of_the_network(tmp_path,
     assert not points.has_truth
     _, judged = output.with_truth([yinf, points])
     assert judged.is_true.all()
+    n, lost = len(true), 3
+    assert f"efficiency {n / (n + lost):.3f}" in difference(judged, 0.35).title
     np.testing.assert_array_equal(np.sort(judged.true_charge), np.sort(event.labels[event.labels > 0.001]))
     assert len(judged.missed) == 3
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_folders():
+    paths = [Path("runs/a/inference/x.h5"), Path("runs/b/inference/x.h5"), Path("runs/wire.h5")]
+    assert distinct_names(paths) == ["a: x", "b: x", "wire"]
+    assert distinct_names([Path("a/x.h5"), Path("b/y.h5")]) == ["x", "y"]
+    assert distinct_names([Path("x.h5"), Path("x.h5")]) == ["x", "x"]
+    assert distinct_names([Path("x.h5"), Path("b/x.h5")]) == ["x", "b: x"]
 
 
 def test_solved_charge_is_shown_with_the_truth_of_its_xy_file(tmp_path, toy_run):

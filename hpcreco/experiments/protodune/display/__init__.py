@@ -95,10 +95,11 @@ def _draw(args: argparse.Namespace, wanted: Wanted) -> int:
     named = [
         (f"{path.stem}-event{event.event_id}", event) for path, event in zip(args.files, events, strict=True)
     ]
-    scenes = {name: event for name, event in named if isinstance(event, Scene)}
+    scenes = [(name, event) for name, event in named if isinstance(event, Scene)]
+    voxels = [scene for _, scene in scenes]
     for name, image in named:
         if isinstance(image, WireImage):
-            to.channels(name, image, list(scenes.values()), args.geometry)
+            to.channels(name, image, voxels, args.geometry)
     if scenes:
-        to.voxels(next(iter(scenes)), list(scenes.values()))
+        to.voxels(scenes[0][0], voxels)
     return 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,22 @@ def load_together(paths: Sequence[Path], wanted: Wanted = Wanted()) -> list[Even
         for path in paths
         if products[path] == "parsed"
     }
-    return [scenes[path] if path in scenes else parsed[path] for path in paths]
+    events = [scenes[path] if path in scenes else parsed[path] for path in paths]
+    names = distinct_names(paths)
+    return [replace(e, title=f"{name}, event {e.event_id}") for e, name in zip(events, names, strict=True)]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names; of equal ones in several folders, behind the first folder in which they differ."""
+    stems = [path.stem for path in paths]
+    if len(set(stems)) == len(set(paths)):
+        return stems
+    whole = [path.absolute() for path in paths]
+    depth = len(Path(os.path.commonpath(whole)).parts)
+    return [
+        f"{path.parts[depth]}: {stem}" if stems.count(stem) > 1 and depth < len(path.parts) - 1 else stem
+        for path, stem in zip(whole, stems, strict=True)
+    ]
 
 
 def product_of(path: Path) -> str:
@@ -180,6 +196,7 @@ def _solved(path: Path, wanted: Wanted) -> Scene:
         tpcs=tpcs,
         borders=borders_of(attributes),
         source=attributes["xy_digest"],
+        found_only=True,
     )
     recorded = Path(attributes["xy_file"])
     places = [

@@ -120,9 +120,11 @@ def difference(scene: Scene, threshold: float) -> Panel:
     groups = [called & true, called & ~true, ~called & true]
     points = [scene.candidates[g] for g in groups] + [scene.missed]
     values = np.concatenate([np.full(len(p), k + 0.5) for k, p in enumerate(points)])
-    legend = tuple((f"{name}: {len(p):,}", colour) for (name, colour), p in zip(CLASSES, points, strict=True))
+    classes = (*CLASSES[:3], ("true, not found", CLASSES[3][1])) if scene.found_only else CLASSES
+    legend = tuple((f"{name}: {len(p):,}", colour) for (name, colour), p in zip(classes, points, strict=True))
     cmap = ListedColormap([colour for _, colour in CLASSES])
     n_right, n_called, n_true = int(groups[0].sum()), int(called.sum()), int(true.sum())
+    n_true += len(scene.missed) if scene.found_only else 0
     purity, efficiency = (n_right / n if n else 1.0 for n in (n_called, n_true))
     title = f"difference: purity {purity:.3f}, efficiency {efficiency:.3f}"
     return Panel(title, np.concatenate(points), values, cmap, Normalize(0, len(CLASSES)), legend=legend)

@@ -45,7 +45,7 @@ def read(
         coords, charge, voxel = coords.astype(np.int32), charge.astype(np.float32), cell
     tpcs = (int(tpc),) if tpc in geometry.REAL_TPCS else ()
     if parsed.product in REFERENCES:
-        return Scene(title, number, voxel, coords, charge, predicted=charge, tpcs=tpcs)
+        return Scene(title, number, voxel, coords, charge, predicted=charge, tpcs=tpcs, found_only=True)
     label = Label.of(parsed.product, columns[0])
     above = charge > (cut.against(label) if cut else 0.0)
     none = np.zeros((0, 3), np.int32)

@@ -42,6 +42,7 @@ class Scene:
     origin:      mm of the corner of voxel (0, 0, 0): zero in the readout frame of one TPC
     tpcs:        in whose frame the voxels are: one TPC's readout frame, or the common one of several
     source:      digest of the xy file they belong to, where that is known
+    found_only:  the candidates are what a reconstruction kept, so all true voxels that are none were lost by it
     """
 
     title: str
@@ -61,6 +62,7 @@ class Scene:
     tpcs: tuple[int, ...] = ()
     borders: tuple[Border, ...] = ()
     source: str = ""
+    found_only: bool = False
 
     @property
     def has_truth(self) -> bool:
