@@ -15,6 +15,7 @@ VERBS = [
     "infer",
     "solve",
     "protodune mask",
+    "protodune merge-tpcs",
     "report",
     "display",
     "validate",

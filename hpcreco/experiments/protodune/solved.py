@@ -1,4 +1,4 @@
-"""What comes after inference: the charge of chosen cells as solved from the wires."""
+"""What comes after inference: the charge of cells as solved from the wires, and several TPCs in one frame."""
 
 from __future__ import annotations
 
@@ -61,4 +61,37 @@ SOLVED = Schema(
 OF_XY = (
     *("event_type", "index", "batch", "n_batches", "tpc", "downsample", "voxel_size_mm", "frame_origin_mm"),
     *("spatial_shape", "feature_names", "geometry", "geometry_digest"),
+)
+
+MERGED = Schema(
+    format="hpcreco/protodune/merged",
+    version=1,
+    tables=(
+        Table(
+            "voxels",  # in lexicographic (x, y, z) order of the common frame; x may be negative
+            (
+                Field("coords", "int32", AXES, unit="coarse cell"),
+                Field("values", "float32", ()),  # charge [electrons], probability, or charge by plane
+                Field("tpc", "int16"),  # the TPC that saw it, -1 where a gap between APAs was bridged
+            ),
+        ),
+    ),
+    attributes=(
+        Attribute("event_type", "str"),
+        Attribute("index", "int"),
+        Attribute("batch", "int", required=False),
+        Attribute("epoch", "int", required=False),
+        Attribute("product", "str"),  # what was merged: solved, yinf or xy
+        Attribute("tpc", "ints"),
+        Attribute("downsample", "ints"),
+        Attribute("voxel_size_mm", "floats"),
+        Attribute("frame_origin_mm", "floats"),
+        Attribute("frame", "json"),  # shifts, t0, and how far voxels are misplaced: less than half a cell
+        Attribute("least", "float"),
+        Attribute("geometry", "str"),
+        Attribute("geometry_digest", "str"),
+        Attribute("source_digests", "strs"),
+        Attribute("source_files", "strs", volatile=True),
+        Attribute("recipe", "json", volatile=True),
+    ),
 )

@@ -26,7 +26,7 @@ ALPHA = 1e-4  # Lasso: weight of sum |q| beside (1 / 2 E) |A q - s|^2
 DENSE_CELLS = (
     1000  # above it the active-set method of `nnls`, cubic in the cells, is slower than the projected one
 )
-PROJECTED_STEPS = 2000
+PROJECTED_STEPS = 500  # 3 digits of the misfit, also of 20 000 cells in one slice
 
 
 class Block(NamedTuple):
