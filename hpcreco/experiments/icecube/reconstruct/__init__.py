@@ -60,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fits.add_argument("--fix", action="append", metavar="PARAMETER", help="hold a parameter at its seed")
     fits.add_argument(
         "--optimizer",
-        choices=("batched", "scipy"),
-        help="many events at once, or one by one with scipy (scipy_optimizer_settings)",
+        choices=("batched", "scipy", "spherical_opt"),
+        help="many events at once, or one by one: with scipy, or without gradients on the sphere "
+        "(settings: ..._optimizer_settings)",
     )
     fits.add_argument("--batch-size", type=int, metavar="N", help="events fitted together")
     fits.add_argument(

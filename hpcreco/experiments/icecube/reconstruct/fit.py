@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hpcreco.experiments.icecube.reconstruct import batched, by_scipy
+from hpcreco.experiments.icecube.reconstruct import batched, by_scipy, by_spherical
 from hpcreco.experiments.icecube.reconstruct.batched import Minimiser, Minimum
 from hpcreco.experiments.icecube.reconstruct.by_scipy import ScipyMinimiser
+from hpcreco.experiments.icecube.reconstruct.by_spherical import SphericalMinimiser
 from hpcreco.experiments.icecube.reconstruct.objective import Likelihood, Objective
 from hpcreco.experiments.icecube.reconstruct.space import Space
 from hpcreco.experiments.icecube.sources.contract import Observation
+
+AnyMinimiser = Minimiser | ScipyMinimiser | SphericalMinimiser
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ def fit(
     data: Observation,
     seeds: Tensor | Sequence[Tensor],
     space: Space,
-    minimiser: Minimiser | ScipyMinimiser | None = None,
+    minimiser: AnyMinimiser | None = None,
 ) -> Fit:
     """Fit every event of `data` from `seeds` (n, p); with several of them, from each, keeping the lowest loss."""
     several = [seeds] if isinstance(seeds, Tensor) else list(seeds)
@@ -54,7 +57,7 @@ def _fit_from(
     data: Observation,
     seed: Tensor,
     space: Space,
-    minimiser: Minimiser | ScipyMinimiser | None,
+    minimiser: AnyMinimiser | None,
 ) -> Fit:
     started = time.perf_counter()
     objective = Objective(likelihood, data, space, seed)
@@ -79,12 +82,14 @@ def _fit_from(
     )
 
 
-def _minimised(objective: Objective, start: Tensor, minimiser: Minimiser | ScipyMinimiser) -> Minimum:
+def _minimised(objective: Objective, start: Tensor, minimiser: AnyMinimiser) -> Minimum:
     if objective.space.n_free == 0:
         loss = objective.loss(start)
         return Minimum(start, loss, torch.isfinite(loss), torch.ones_like(loss, dtype=torch.int64))
     if isinstance(minimiser, ScipyMinimiser):
         return by_scipy.minimise(objective, start, minimiser)
+    if isinstance(minimiser, SphericalMinimiser):
+        return by_spherical.minimise(objective, start, minimiser)
     return batched.minimise(objective, start, minimiser)
 
 

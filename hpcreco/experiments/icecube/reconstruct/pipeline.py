@@ -14,9 +14,10 @@ from torch import Tensor
 from hpcreco.experiments.icecube.reconstruct import chains, goodness, scans, seeds, skyscan
 from hpcreco.experiments.icecube.reconstruct.batched import Minimiser
 from hpcreco.experiments.icecube.reconstruct.by_scipy import ScipyMinimiser
+from hpcreco.experiments.icecube.reconstruct.by_spherical import SphericalMinimiser
 from hpcreco.experiments.icecube.reconstruct.circular import circularised
 from hpcreco.experiments.icecube.reconstruct.covariance import angular_error, covariances, physical
-from hpcreco.experiments.icecube.reconstruct.fit import Fit, fit
+from hpcreco.experiments.icecube.reconstruct.fit import AnyMinimiser, Fit, fit
 from hpcreco.experiments.icecube.reconstruct.model import Model
 from hpcreco.experiments.icecube.reconstruct.objective import Objective
 from hpcreco.experiments.icecube.reconstruct.prepare import Preparation
@@ -56,11 +57,13 @@ class Reconstruction:
             parameter.requires_grad_(False)
 
     @property
-    def minimiser(self) -> Minimiser | ScipyMinimiser:
+    def minimiser(self) -> AnyMinimiser:
         """The one that the settings name; the original's TensorFlow minimiser is the batched one."""
         if self.settings.reco_optimizer_interface == "scipy":
             chosen = self.settings.scipy_optimizer_settings
             return ScipyMinimiser(chosen.method, chosen.options, chosen.tol)
+        if self.settings.reco_optimizer_interface == "spherical_opt":
+            return SphericalMinimiser(**self.settings.spherical_optimizer_settings.model_dump())
         return self.batched
 
     @property

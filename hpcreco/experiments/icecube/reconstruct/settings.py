@@ -42,6 +42,17 @@ class BatchedSettings(Strict):
     max_evaluations: int = Field(default=500, gt=0)
 
 
+class SphericalSettings(Strict):
+    """Of the minimisers without gradients, see `by_spherical.SphericalMinimiser`."""
+
+    method: Literal["crs2", "nelder-mead"] = "crs2"
+    population: int = Field(default=0, ge=0)
+    width: float = Field(default=0.3, gt=0)
+    tolerance: float = Field(default=1e-3, gt=0)
+    max_evaluations: int = Field(default=20_000, gt=0)
+    batch: int = Field(default=16, gt=0)
+
+
 class PreparationSettings(Strict):
     """What is done to events first, see `prepare.Preparation`."""
 
@@ -110,7 +121,7 @@ class ReconstructionSettings(Strict):
     seed_missing_value: float | None = None
     seed_missing_value_dict: dict[str, float] = Field(default_factory=dict)
     seed_float_precision: str = "float32"
-    reco_optimizer_interface: Literal["batched", "scipy", "tfp"] = "batched"
+    reco_optimizer_interface: Literal["batched", "scipy", "spherical_opt", "tfp"] = "batched"
     scipy_optimizer_settings: ScipySettings = ScipySettings()
     tf_optimizer_settings: LegacySettings = LegacySettings()
     minimize_in_trafo_space: bool = True
@@ -119,6 +130,7 @@ class ReconstructionSettings(Strict):
     parameter_boundaries: dict[str, tuple[float, float]] = Field(default_factory=dict)
     # ours
     batched_optimizer_settings: BatchedSettings = BatchedSettings()
+    spherical_optimizer_settings: SphericalSettings = SphericalSettings()
     random_seeds: int = Field(default=0, ge=0)
     random_width: float = Field(default=0.1, gt=0)
     preparation: PreparationSettings = PreparationSettings()
