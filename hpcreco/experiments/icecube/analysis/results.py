@@ -69,9 +69,17 @@ class Results:
         return self.names.index(min(found, key=len)) if found else None
 
     def value(self, role: str, which: str = "parameters") -> np.ndarray | None:
-        """(n,) fitted ("parameters"), start ("seed") or true ("truth") values of the parameter with a role."""
+        """(n,) fitted ("parameters"), start ("seed") or true ("truth") values of the parameter with a role.
+
+        The energy of a hypothesis of several cascades is that of all of them.
+        """
         number = self.column(role)
-        return None if number is None or which not in self.fit else self.fit[which][:, number]
+        if number is None or which not in self.fit:
+            return None
+        if role == "energy":
+            energies = [k for k, name in enumerate(self.names) if name.rpartition("_")[2] == "energy"]
+            return self.fit[which][:, energies].clip(min=0).sum(1)
+        return self.fit[which][:, number]
 
     def opening(self, which: str = "parameters") -> np.ndarray | None:
         """(n,) rad between the true direction and the fitted one, or the seed's."""

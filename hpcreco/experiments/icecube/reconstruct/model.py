@@ -76,9 +76,11 @@ class Model:
         fixed: Sequence[str] = (),
         boundaries: Mapping[str, tuple[float, float]] | None = None,
         scaled: bool = True,
+        priors: Mapping[str, tuple[float, float]] | None = None,
     ) -> Space:
         """The coordinates to fit in."""
-        return Space.of(self.names, self.trafo if scaled else None, fixed=fixed, boundaries=boundaries)
+        trafo = self.trafo if scaled else None
+        return Space.of(self.names, trafo, fixed=fixed, boundaries=boundaries, priors=priors)
 
     def seed_from_data(self, data: Observation, missing: Mapping[str, float] | None = None) -> Tensor:
         """(n, p) start values from the pulses alone, see `seeds.from_data`."""

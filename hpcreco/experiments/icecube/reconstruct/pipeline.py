@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpcreco.experiments.icecube.reconstruct import chains, goodness, scans, seeds, skyscan
+from hpcreco.experiments.icecube.reconstruct import goodness, seeds, skyscan
 from hpcreco.experiments.icecube.reconstruct.batched import Minimiser
 from hpcreco.experiments.icecube.reconstruct.by_scipy import ScipyMinimiser
 from hpcreco.experiments.icecube.reconstruct.by_spherical import SphericalMinimiser
@@ -23,11 +22,10 @@ from hpcreco.experiments.icecube.reconstruct.objective import Objective
 from hpcreco.experiments.icecube.reconstruct.prepare import Preparation
 from hpcreco.experiments.icecube.reconstruct.rows import take
 from hpcreco.experiments.icecube.reconstruct.settings import DATA, TRUTH, ReconstructionSettings
+from hpcreco.experiments.icecube.reconstruct.single import Rows, Single
 from hpcreco.experiments.icecube.reconstruct.space import directions
 from hpcreco.experiments.icecube.reconstruct.tables import PIT_BINS
 from hpcreco.experiments.icecube.sources.contract import Observation
-
-Rows = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -45,16 +43,20 @@ class Reconstruction:
     def __init__(
         self, model: Model, settings: ReconstructionSettings, sky: skyscan.Answer | None = None
     ) -> None:
-        self.settings, self.sky = settings, sky
+        self.settings = settings
         self.dtype = getattr(torch, settings.float_precision)
         device = next((p.device for p in model.likelihood.parameters()), torch.device("cpu"))
         self.model = model.to(device, self.dtype)
         self.device = device
         self.space = model.space(
-            settings.fixed(model.names), settings.parameter_boundaries, settings.minimize_in_trafo_space
+            settings.fixed(model.names),
+            settings.parameter_boundaries,
+            settings.minimize_in_trafo_space,
+            settings.parameter_priors,
         )
         for parameter in model.likelihood.parameters():
             parameter.requires_grad_(False)
+        self._single = Single(model.likelihood, self.space, settings, self.batched, sky)
 
     @property
     def minimiser(self) -> AnyMinimiser:
@@ -85,7 +87,10 @@ class Reconstruction:
             self._goodness(data, found, covariance, rows, given)
         for event in range(data.n_events):
             one = take(data, torch.tensor([event], device=self.device))
-            self._alone(one, found.parameters[event], event, covariance, rows[event], given)
+            matrix = covariance["hessian"][event] if "hessian" in covariance else None
+            number = given.numbers[event] if given.numbers else event
+            best = found.parameters[event]
+            rows[event] |= self._single(one, best, matrix, number, self._centres(given, event))
         return rows
 
     def seeds(self, data: Observation, given: Given, truth: Tensor | None) -> list[Tensor]:
@@ -240,58 +245,18 @@ class Reconstruction:
             values = result.terms[event, doms + 1]  # the first column is of the whole event
             row["goodness_doms"] = {"dom": _plain(doms.to(torch.int32)), "one_sided": _plain(values.float())}
 
-    def _alone(
-        self,
-        one: Observation,
-        best: Tensor,
-        event: int,
-        covariance: Mapping[str, Tensor],
-        row: Rows,
-        given: Given,
-    ) -> None:
-        """What is done to events one by one: sky, chain, scans."""
-        likelihood, settings = self.model.likelihood, self.settings
-        matrix = covariance["hessian"][event] if "hessian" in covariance else None
-        if settings.make_skyscan:
-            scanned = skyscan.scan(
-                likelihood, one, best, self.space, nside=settings.skyscan.nside, rings=settings.skyscan.rings,
-                centres=self._centres(best, event, given), minimiser=self.batched, answer=self.sky,
-            )  # fmt: skip
-            row["sky"] = {
-                "nside": scanned.nside.astype(np.int32),
-                "pixel": scanned.pixel,
-                "loss": scanned.loss,
-                "parameters": scanned.parameters,
-            }
-        if settings.run_mcmc:
-            wanted = chains.Sampling(**settings.mcmc.model_dump())
-            seed = given.numbers[event] if given.numbers else event
-            chain = chains.sample(
-                likelihood, one, best, self.space, settings=wanted, covariance=matrix, seed=seed
-            )
-            row["chain"] = {"parameters": chain.parameters, "loss": chain.loss}
-        if settings.make_1d_llh_scans:
-            reach: float | Tensor = settings.llh_scans.reach
-            if matrix is not None and settings.llh_scans.sigmas is not None:
-                widths = settings.llh_scans.sigmas * matrix.diagonal().clamp_min(0).sqrt()
-                reach = torch.where(torch.isfinite(widths) & (widths > 0), widths, reach)
-            line = scans.scan(
-                likelihood, one, best, self.space, points=settings.llh_scans.points, reach=reach
-            )
-            row["scan"] = {
-                "parameter": line.parameter.astype(np.int32),
-                "value": line.value.astype(np.float64),
-                "loss": line.loss.astype(np.float64),
-            }
-
-    def _centres(self, best: Tensor, event: int, given: Given) -> list[tuple[float, float]]:
-        pair = directions(self.space.names)[0]
-        around = [tuple(best[list(pair)].tolist())]
+    def _centres(self, given: Given, event: int) -> list[tuple[float, float]]:
+        """Zenith and azimuth of the seeds that a sky scan looks around."""
+        found = []
         for name in self.settings.skyscan.centres:
             if name in given.seeds:
                 values, columns = given.seeds[name]
-                around.append(tuple(values[event, list(columns).index(c)] for c in ("zenith", "azimuth")))
-        return [(float(z), float(a)) for z, a in around if math.isfinite(z) and math.isfinite(a)]
+                zenith, azimuth = (
+                    float(values[event, list(columns).index(c)]) for c in ("zenith", "azimuth")
+                )
+                if math.isfinite(zenith) and math.isfinite(azimuth):
+                    found.append((zenith, azimuth))
+        return found
 
 
 def _plain(values: Tensor) -> np.ndarray:

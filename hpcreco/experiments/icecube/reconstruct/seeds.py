@@ -116,7 +116,8 @@ def from_data(
         raise SeedError(
             f"a seed from the data needs the parameter {lacking[0]}; there are {', '.join(names)}"
         )
-    defaults = [(missing_by_name or {}).get(name, 1.0) for name in names]
+    given = missing_by_name or {}
+    defaults = [given.get(name, given.get(_inner(name, given) or "", 1.0)) for name in names]
     seed = torch.tensor(defaults, dtype=positions.dtype, device=positions.device).repeat(data.n_events, 1)
     centre, time, charge = _moments(data, positions)
     for axis, role in enumerate("xyz"):

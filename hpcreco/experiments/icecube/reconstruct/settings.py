@@ -93,8 +93,13 @@ class ChainSettings(Strict):
 
 
 class ScanSettings(Strict):
-    """points per parameter; reach to both sides in coordinates, or in standard deviations where `sigmas` is set."""
+    """points per parameter; reach to both sides in coordinates, or in standard deviations where `sigmas` is set.
 
+    others: the other parameters are held, fitted at every point (a profile), or fitted, and those with a prior
+    (systematics) integrated over.
+    """
+
+    others: Literal["held", "fitted", "marginalised"] = "held"
     points: int = Field(default=1000, gt=2)
     reach: float = Field(default=1.0, gt=0)
     sigmas: float | None = 5.0
@@ -105,7 +110,8 @@ class ReconstructionSettings(Strict):
 
     seed: name of start values in the shards, "x_parameters" (the truth), "data" (found from the pulses); with several,
     the best of the fits is kept. random_seeds: so many more fits from around each seed, `random_width` coordinates
-    wide.
+    wide. parameter_priors: parameter -> (mean, width), of systematic uncertainties: fits and covariances are then
+    profiled over them, posterior samples marginalised.
     """
 
     # the users' keys
@@ -129,6 +135,7 @@ class ReconstructionSettings(Strict):
     minimize_parameter_dict: dict[str, bool] = Field(default_factory=dict)
     parameter_boundaries: dict[str, tuple[float, float]] = Field(default_factory=dict)
     # ours
+    parameter_priors: dict[str, tuple[float, float]] = Field(default_factory=dict)
     batched_optimizer_settings: BatchedSettings = BatchedSettings()
     spherical_optimizer_settings: SphericalSettings = SphericalSettings()
     random_seeds: int = Field(default=0, ge=0)

@@ -27,16 +27,17 @@ class SpaceError(ValueError):
 
 @dataclass(frozen=True)
 class Space:
-    """Which parameters are free, in which scale, and where they are penalised.
+    """Which parameters are free, in which scale, where they are penalised, and what else is known of them.
 
     free: numbers of the free parameters. boundaries: parameter -> (low, high) in physical units; outside, a penalty
-    grows steeply.
+    grows steeply. priors: parameter -> (mean, width) of a normal distribution, such as of a systematic uncertainty.
     """
 
     names: tuple[str, ...]
     free: tuple[int, ...]
     trafo: Transformation | None = None
     boundaries: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    priors: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -46,17 +47,21 @@ class Space:
         *,
         fixed: Sequence[str] = (),
         boundaries: Mapping[str, tuple[float, float]] | None = None,
+        priors: Mapping[str, tuple[float, float]] | None = None,
     ) -> Space:
         """A space by parameter names; `SpaceError` for names the hypothesis lacks."""
-        boundaries = dict(boundaries or {})
-        unknown = sorted({*fixed, *boundaries} - set(names))
+        boundaries, priors = dict(boundaries or {}), dict(priors or {})
+        unknown = sorted({*fixed, *boundaries, *priors} - set(names))
         if unknown:
             raise SpaceError(f"the hypothesis has no parameter {unknown[0]!r}; it has: {', '.join(names)}")
         wrong = [name for name, (low, high) in boundaries.items() if not low < high]
         if wrong:
             raise SpaceError(f"boundaries of {wrong[0]}: {boundaries[wrong[0]]} should be (low, high)")
+        flat = [name for name, (_, width) in priors.items() if not width > 0]
+        if flat:
+            raise SpaceError(f"prior of {flat[0]}: {priors[flat[0]]} should be (mean, width > 0)")
         free = tuple(i for i, name in enumerate(names) if name not in set(fixed))
-        return cls(tuple(names), free, trafo, boundaries)
+        return cls(tuple(names), free, trafo, boundaries, priors)
 
     @property
     def n_free(self) -> int:
@@ -71,7 +76,8 @@ class Space:
     def without(self, *fixed: str) -> Space:
         """The same space with more parameters fixed."""
         also = tuple(name for i, name in enumerate(self.names) if i not in self.free)
-        return Space.of(self.names, self.trafo, fixed=(*also, *fixed), boundaries=self.boundaries)
+        known = {"boundaries": self.boundaries, "priors": self.priors}
+        return Space.of(self.names, self.trafo, fixed=(*also, *fixed), **known)
 
     def coordinates(self, parameters: Tensor) -> Tensor:
         """(n, p) parameters -> (n, k) coordinates."""
@@ -80,7 +86,7 @@ class Space:
 
     def parameters(self, coordinates: Tensor, anchor: Tensor) -> Tensor:
         """(n, k) coordinates -> (n, p) parameters; what is fixed is taken from `anchor` (n, p). Differentiable."""
-        index = torch.tensor(self.free, device=anchor.device)
+        index = torch.tensor(self.free, dtype=torch.int64, device=anchor.device)
         if self.trafo is None:
             moved = coordinates
         else:
@@ -116,7 +122,8 @@ class Space:
         return torch.stack(columns, 1)
 
     def penalty(self, parameters: Tensor) -> Tensor:
-        """(n,) 0 inside the boundaries; outside e^10 (e^v - 1 - v), v = 10 excess / width, summed over parameters.
+        """(n,) 0 inside the boundaries; outside e^10 (e^v - 1 - v), v = 10 excess / width, summed over parameters;
+        and half the squared pulls of priors.
 
         Without the linear term the wall would have a kink at its foot, where quasi-Newton methods get stuck.
         """
@@ -126,6 +133,8 @@ class Space:
             excess = (low - value).clamp_min(0) + (value - high).clamp_min(0)
             v = (10 * excess / (high - low)).clamp_max(40.0)
             total = total + math.exp(10) * (torch.expm1(v) - v)
+        for name, (mean, width) in self.priors.items():
+            total = total + 0.5 * ((parameters[:, self.names.index(name)] - mean) / width) ** 2
         return total
 
     def box(self, anchor: Tensor) -> tuple[Tensor, Tensor]:

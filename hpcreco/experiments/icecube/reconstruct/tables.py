@@ -5,6 +5,13 @@ from __future__ import annotations
 from hpcreco.shards import Attribute, Field, Table
 
 PIT_BINS = 20
+#: parameters of the distributions on the sphere that are fitted to samples of the direction
+SPHERE = {
+    "von_mises_fisher": ("zenith", "azimuth", "kappa"),
+    "gauss": ("zenith", "azimuth", "major", "minor", "angle"),
+    "kent": ("zenith", "azimuth", "kappa", "beta", "angle"),
+    "fb8": ("a_x", "a_y", "a_z", "b_xx", "b_yy", "b_xy", "b_xz", "b_yz"),
+}
 
 TABLES = (
     Table(
@@ -80,6 +87,15 @@ TABLES = (
     Table("goodness_doms", (Field("dom", "int32"), Field("one_sided", "float32")), optional=True),
     Table(
         "chain", (Field("parameters", "float64", ()), Field("loss", "float64", finite=False)), optional=True
+    ),
+    Table(
+        "sphere",
+        (
+            *(Field(kind, "float64", columns, finite=False) for kind, columns in SPHERE.items()),
+            Field("log_density", "float64", tuple(SPHERE), finite=False),  # mean over the samples, per sr
+        ),
+        ragged=False,
+        optional=True,
     ),
     Table(
         "scan",
