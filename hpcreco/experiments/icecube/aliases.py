@@ -15,9 +15,14 @@ SOURCES: Mapping[str, str] = {
     "ChargeOnlyCascadeModel": f"{_SOURCES}.cascade:ChargeOnlyCascadeModel",
     "IndependentMultiSource": f"{_SOURCES}.independent:IndependentMultiSource",
     "StartingVariableMultiCascadeModel": f"{_SOURCES}.cascades:StartingVariableMultiCascadeModel",
-    "TrackEquidistantCascadeModel": f"{_SOURCES}.cascades:TrackEquidistantCascadeModel",
-    "DefaultMultiCascadeModel": f"{_SOURCES}.cascades:DefaultMultiCascadeModel",
+    "TrackEquidistantCascadeModel": f"{_SOURCES}.tracks:TrackEquidistantCascadeModel",
+    "DefaultMultiCascadeModel": f"{_SOURCES}.tracks:DefaultMultiCascadeModel",
     "EnteringSphereInfTrack": f"{_SOURCES}.sphere:EnteringSphereInfTrack",
+    "EnteringSphereInfTrackMultiCascade": f"{_SOURCES}.tracks:EnteringSphereInfTrackMultiCascade",
+    "StochasticTrackSegment": f"{_SOURCES}.segment:StochasticTrackSegment",
+    "StochasticTrackModel": f"{_SOURCES}.tracks:StochasticTrackModel",
+    "ChargeQuantileCascade": f"{_SOURCES}.conditioned:ChargeQuantileCascade",
+    "SystematicsCascade": f"{_SOURCES}.conditioned:SystematicsCascade",
     "TruthModel": f"{_SOURCES}.truth:TruthModel",
 }
 

@@ -304,11 +304,6 @@ def _loss(module: LossModule, number: int) -> settings.LossTerm:
     kind = aliases.module(module.loss_module, _LOSS_MODULES, f"{where}.loss_module")
     section = module.config
     name = kind or section.loss_function_name
-    if name == "unbinned_charge_quantile_pdf":
-        raise ConfigError(
-            f"{where}.config.loss_function_name: {name} needs a source whose times depend on the charge quantile, "
-            "which is not among those of this version"
-        )
     if name not in (*settings.LOSSES, settings.PRIOR):
         close = nearest(str(name), settings.LOSSES)
         raise ConfigError(

@@ -120,6 +120,8 @@ class LossConfig(Strict):
     # hpcreco's own
     min_alpha: float | None = Field(default=None, ge=0)
     mpe_quantile: float = Field(default=0.0, ge=0, lt=1)
+    min_charge_quantile: float = Field(default=0.0, ge=0, le=1)
+    max_charge_quantile: float = Field(default=1.0, ge=0, le=1)
     uniform: dict[str, tuple[float, float]] = Field(default_factory=dict)
     normal: dict[str, tuple[float, float]] = Field(default_factory=dict)
 

@@ -194,6 +194,13 @@ def _first_pulse(term: LossTerm, expectation: Expectation, data: Observation) ->
     return Pieces(pulse=-torch.where(chosen, value, 0.0))
 
 
+def _given_quantile(term: LossTerm, expectation: Expectation, data: Observation) -> Pieces:
+    """−ln p(t | quantile), every pulse once whatever its charge; of pulses within a range of quantiles."""
+    q = data.quantile
+    chosen = (q >= term.min_charge_quantile) & (q <= term.max_charge_quantile)
+    return Pieces(pulse=torch.where(chosen, -_pulse_time(expectation, data), 0.0))
+
+
 FUNCTIONS: Mapping[str, Callable[[LossTerm, Expectation, Observation], Pieces]] = {
     "unbinned_pulse_time_llh": _time,
     "negative_binomial_charge_pdf": _dom_charge,
@@ -204,6 +211,7 @@ FUNCTIONS: Mapping[str, Callable[[LossTerm, Expectation, Observation], Pieces]] 
     "normalized_dom_charge_pdf": _charge_shape,
     "dom_and_event_charge_pdf": _dom_and_event_charge,
     "unbinned_pulse_time_mpe_llh": _first_pulse,
+    "unbinned_charge_quantile_pdf": _given_quantile,
 }
 
 

@@ -21,6 +21,7 @@ LOSSES = (
     "normalized_dom_charge_pdf",
     "dom_and_event_charge_pdf",
     "unbinned_pulse_time_mpe_llh",
+    "unbinned_charge_quantile_pdf",
 )
 PRIOR = "prior"
 
@@ -29,7 +30,8 @@ class LossTerm(Strict):
     """One term of the loss.
 
     function: one of LOSSES, or PRIOR. weight: factor of the whole term. min_alpha: least over-dispersion of a charge.
-    mpe_quantile: which pulse the multi-photo-electron likelihood takes, 0 for a DOM's first. uniform: parameter ->
+    mpe_quantile: which pulse the multi-photo-electron likelihood takes, 0 for a DOM's first. min_charge_quantile,
+    max_charge_quantile: of the pulses that `unbinned_charge_quantile_pdf` takes. uniform: parameter ->
     (low, high); normal: parameter -> (mean, width), of a prior.
     """
 
@@ -38,6 +40,8 @@ class LossTerm(Strict):
     add_normalization_term: bool = True
     min_alpha: float | None = Field(default=None, ge=0)
     mpe_quantile: float = Field(default=0.0, ge=0, lt=1)
+    min_charge_quantile: float = Field(default=0.0, ge=0, le=1)
+    max_charge_quantile: float = Field(default=1.0, ge=0, le=1)
     uniform: dict[str, tuple[float, float]] = Field(default_factory=dict)
     normal: dict[str, tuple[float, float]] = Field(default_factory=dict)
 

@@ -81,7 +81,7 @@ class Space:
 
     def coordinates(self, parameters: Tensor) -> Tensor:
         """(n, p) parameters -> (n, k) coordinates."""
-        scaled = parameters if self.trafo is None else self.trafo.transform(parameters)
+        scaled = parameters if self.trafo is None else self.trafo.transform(self._above(parameters))
         return scaled[:, list(self.free)]
 
     def parameters(self, coordinates: Tensor, anchor: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Space:
         if self.trafo is None:
             moved = coordinates
         else:
-            whole = self.trafo.transform(anchor).index_copy(1, index, coordinates)
+            whole = self.trafo.transform(self._above(anchor)).index_copy(1, index, coordinates)
             moved = self.trafo.inverse(whole)[:, index]
         return self._reflected(anchor.index_copy(1, index, moved))
 
@@ -99,7 +99,7 @@ class Space:
         columns = list(self.free)
         if self.trafo is None:
             return torch.ones_like(parameters[:, columns])
-        return 1.0 / self.trafo.jacobian(parameters)[:, columns]
+        return 1.0 / self.trafo.jacobian(self._above(parameters))[:, columns]
 
     def log_factor(self, parameters: Tensor) -> Tensor:
         """(n, k) of what turns a parameter's uncertainty into that of ln(1 + parameter), or 1 for those not in ln."""
@@ -107,8 +107,16 @@ class Space:
         factor = torch.ones_like(parameters)
         if self.trafo is not None:
             log = torch.as_tensor(self.trafo.log, device=parameters.device, dtype=torch.bool)
-            factor = torch.where(log, 1.0 / (1.0 + parameters), factor)
+            factor = torch.where(log, 1.0 / (1.0 + self._above(parameters)), factor)
         return factor[:, columns]
+
+    def _above(self, parameters: Tensor) -> Tensor:
+        """The same, what is taken as ln(1 + x) kept above -1: a cascade without light may drift there in a fit."""
+        if self.trafo is None:
+            return parameters
+        log = torch.as_tensor(self.trafo.log, device=parameters.device, dtype=torch.bool)
+        least = torch.finfo(parameters.dtype).eps * 4 - 1.0
+        return torch.where(log, parameters.clamp_min(least), parameters)
 
     def _reflected(self, parameters: Tensor) -> Tensor:
         columns = list(parameters.unbind(1))

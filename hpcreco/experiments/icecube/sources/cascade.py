@@ -96,7 +96,7 @@ class _Uniform:
     def at(self, event: Tensor, dom: Tensor) -> _Uniform:
         return _Uniform(self.window[event])
 
-    def take(self, rows: Tensor) -> _Uniform:
+    def take(self, rows: Tensor, quantile: Tensor | None = None) -> _Uniform:
         return _Uniform(self.window[rows])
 
     def pdf(self, time: Tensor) -> Tensor:

@@ -79,6 +79,17 @@ class Observation:
         return pulse[over], gap[over]
 
     @cached_property
+    def quantile(self) -> Tensor:
+        """(P,) in (0, 1]: the share of its DOM's charge that has come with each pulse."""
+        place = self.event * self.n_doms + self.dom
+        reached = torch.cumsum(self.charge.double(), 0)
+        first = torch.ones_like(place, dtype=torch.bool)
+        first[1:] = place[1:] != place[:-1]
+        begun = (reached - self.charge)[first][torch.cumsum(first, 0) - 1]
+        total = self.dom_charge.double().reshape(-1)[place]
+        return ((reached - begun) / total.clamp_min(1e-30)).clamp(0.0, 1.0).to(self.time.dtype)
+
+    @cached_property
     def counted_time(self) -> Tensor:
         """(P,) ns until when charge was counted: the time, or the start of the gap that it falls into."""
         pulse, gap = self._inside

@@ -170,7 +170,7 @@ class MixtureDelays:
     time: Tensor
     unit: float = UNIT  # what densities are per, in units of ns: 1 / `unit` of them are per ns
 
-    def take(self, rows: Tensor) -> MixtureDelays:
+    def take(self, rows: Tensor, quantile: Tensor | None = None) -> MixtureDelays:
         """See `Delays`."""
         shapes = tuple(shape[rows] for shape in self.shapes)
         return MixtureDelays(self.mixture, shapes, self.weight[rows], self.time[rows], self.unit)

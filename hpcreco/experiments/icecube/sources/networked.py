@@ -17,7 +17,7 @@ from hpcreco.experiments.icecube.sources.configured import SourceError
 from hpcreco.experiments.icecube.sources.constants import of_detector
 from hpcreco.experiments.icecube.sources.contract import Expectation, Observation, Source
 from hpcreco.experiments.icecube.sources.mixture import UNIT, Mixture, MixtureDelays
-from hpcreco.experiments.icecube.sources.network import Network
+from hpcreco.experiments.icecube.sources.network import LayerSpec, Network
 from hpcreco.experiments.icecube.sources.point import Arrivals, Emission, PointSource
 from hpcreco.experiments.icecube.trafo import Transformation
 
@@ -70,8 +70,13 @@ class NetworkSource(PointSource):
         self.mixture = Mixture(settings.components(), settings.prevent_mixture_component_swapping)
         self.further = self.trafo.select(self.parameter_names[len(self.physical) :])
         n_inputs = self.n_inputs() + len(self.further.names) + settings.num_local_vars
-        self.network = Network(n_inputs, settings.layers(), detector.shape)
+        self.network = Network(n_inputs, self.layers(), detector.shape)
         self.row_size = self.network.row_size + 4 * n_inputs
+
+    def layers(self) -> list[LayerSpec]:
+        """Of the network."""
+        settings: NetworkSettings = self.settings
+        return settings.layers()
 
     @abstractmethod
     def n_inputs(self) -> int:
@@ -92,13 +97,17 @@ class NetworkSource(PointSource):
     def emit(self, parameters: Tensor, data: Observation) -> Emission:
         """Light of sources with parameters (1 | M, n, K, p)."""
         rows = self.describe(parameters)
-        m, n, k, _ = rows.inputs.shape
-        inputs = torch.cat([rows.inputs, *self._further_inputs(parameters, (m, n, k))], -1)
-        raw = self.network(inputs.reshape(m, n * k, -1)).to(parameters.dtype).reshape(m, n, k, -1)
+        raw = self.outputs(parameters, rows)
         n_charge = CHARGE_OUTPUTS[self.settings.charge_model]
         of_charge, latents = raw.split([n_charge, raw.shape[-1] - n_charge], dim=-1)
         charge = torch.exp(of_charge[..., 0].clamp(-20.0, 15.0)) * self._factors(parameters, rows)
         return Emission(charge, self._dispersion(of_charge), self.arrivals(latents, rows.time, data))
+
+    def outputs(self, parameters: Tensor, rows: Rows) -> Tensor:
+        """(M, n, K, outputs) of the charge and the latents of times."""
+        m, n, k, _ = rows.inputs.shape
+        inputs = torch.cat([rows.inputs, *self._further_inputs(parameters, (m, n, k))], -1)
+        return self.network(inputs.reshape(m, n * k, -1)).to(parameters.dtype).reshape(m, n, k, -1)
 
     def arrivals(self, latents: Tensor, time: Tensor, data: Observation) -> Arrivals:
         """Time distributions from latents (M, n, K, L), counted from time (1 | M, n, K)."""

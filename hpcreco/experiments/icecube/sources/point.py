@@ -21,8 +21,8 @@ from hpcreco.experiments.icecube.sources.contract import Expectation, Observatio
 class Delays(Protocol):
     """When light arrives: distributions of rows of sources (R, K)."""
 
-    def take(self, rows: Tensor) -> Delays:
-        """The distributions of some rows."""
+    def take(self, rows: Tensor, quantile: Tensor | None = None) -> Delays:
+        """The distributions of some rows; given the quantiles (R,) of the charge, if they depend on it."""
 
     def pdf(self, time: Tensor) -> Tensor:
         """(R, K) densities at time (R,), 1/ns."""
@@ -79,7 +79,7 @@ def together(emission: Emission, data: Observation) -> Expectation:
     full = charge.sum(2).T
     variance = (charge + emission.dispersion * charge**2).sum(2).T
     at_pulses = at_hits[hits.pulse]
-    picked = delays.take(hits.pulse)
+    picked = delays.take(hits.pulse, data.quantile)
     rate = (at_pulses * picked.pdf(data.time)).sum(1)
     integral = (at_pulses * picked.cdf(data.counted_time)).sum(1)
     if not len(data.gap_start):

@@ -74,7 +74,7 @@ class _Pandel:
         start = self.start[0][event] if len(self.start) == 1 else self.start.reshape(m * n, k)[place]
         return _Pandel(self.r.reshape(m * n, k)[place], start, self.ice)
 
-    def take(self, rows: Tensor) -> _Pandel:
+    def take(self, rows: Tensor, quantile: Tensor | None = None) -> _Pandel:
         return _Pandel(self.r[rows], self.start[rows], self.ice)
 
     def pdf(self, time: Tensor) -> Tensor:

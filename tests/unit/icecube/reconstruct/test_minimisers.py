@@ -169,3 +169,15 @@ def test_a_direction_passes_the_pole():
     found = fit(upwards, silent(2), start, Space.of(("zenith", "azimuth")), Minimiser(tolerance=1e-12))
     expected = torch.tensor([[0.1, 4.0]] * 2, dtype=torch.float64)
     torch.testing.assert_close(found.parameters, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_cascade_without_light_may_drift_to_an_energy_of_minus_one(dtype):
+    """expm1 of a very negative coordinate rounds to -1, whose logarithm does not exist."""
+    trafo = Transformation(("energy",), np.array([8.0]), np.array([2.0]), [True])
+    space = Space.of(("energy",), trafo)
+    gone = space.parameters(torch.tensor([[-60.0]], dtype=dtype), torch.tensor([[10.0]], dtype=dtype))
+    assert float(gone) == -1.0
+    assert torch.isfinite(space.coordinates(gone)).all() and torch.isfinite(space.derivative(gone)).all()
+    again = space.parameters(torch.tensor([[0.0]], dtype=dtype), gone)
+    torch.testing.assert_close(torch.log1p(again), torch.full_like(again, 8.0))
