@@ -12,6 +12,7 @@ from hpcreco.experiments.icecube.reconstruct.by_scipy import ScipyMinimiser
 from hpcreco.experiments.icecube.reconstruct.fit import best_of, fit
 from hpcreco.experiments.icecube.reconstruct.rows import take
 from hpcreco.experiments.icecube.reconstruct.space import Space
+from hpcreco.experiments.icecube.trafo import Transformation
 
 PLAIN = Space.of(tuple("abcde"))
 ALL = [
