@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,11 +52,12 @@ def binary_counts(prediction: Tensor, target: Tensor) -> dict[str, Tensor]:
     0.5.
     """
     called, positive = prediction.reshape(-1) > 0.5, target.reshape(-1) > 0
+    right, trues = (called & positive).sum(), positive.sum()
     return {
-        "positive": positive.sum(),
-        "negative": (~positive).sum(),
-        "positive_right": (called & positive).sum(),
-        "negative_right": (~called & ~positive).sum(),
+        "positive": trues,
+        "negative": positive.numel() - trues,
+        "positive_right": right,
+        "negative_right": positive.numel() - trues - (called.sum() - right),
     }
 
 
@@ -72,13 +72,19 @@ def balanced_accuracy(counts: Mapping[str, Tensor]) -> float:
     )
 
 
-def score_histogram(scores: Tensor, thresholds: np.ndarray) -> Tensor:
-    """int64 (n + 1,): scores (N,) by the number of rising thresholds (n,) that they exceed, compared in
-    float64.
+def score_histograms(scores: Tensor, positive: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Positive and negative rows by their score: int64 (n + 1,) each.
+
+    Entry i counts the scores (N,) that exceed i of the thresholds 0, 1/n, ..., (n - 1)/n, compared in float64; NaN
+    exceeds all. `positive` (N,) is true or false. Runs at every training step, so it goes over the rows as few times as
+    it can: thresholds at equal distances need no search, for n * score is at most one threshold too far.
     """
-    edges = torch.as_tensor(thresholds, dtype=torch.float64, device=scores.device)
-    bins = torch.searchsorted(edges, scores.detach().reshape(-1).to(torch.float64))
-    return torch.bincount(bins, minlength=len(edges) + 1)
+    exact = scores.detach().to(torch.float64).nan_to_num(nan=float("inf"))
+    at = (exact * n).clamp_(0, n - 1).to(torch.int32)
+    thresholds = torch.arange(n, dtype=torch.float64, device=scores.device) / n
+    at += exact > thresholds.index_select(0, at)
+    both = torch.bincount(at.add_(positive, alpha=n + 1), minlength=2 * (n + 1))
+    return both[n + 1 :], both[: n + 1]
 
 
 _OWN = "own/"  # marks the sums of metrics that a config names

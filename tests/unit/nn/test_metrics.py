@@ -46,23 +46,35 @@ def test_balanced_accuracy_is_sklearns(sample):
     assert math.isnan(metrics.balanced_accuracy(metrics.binary_counts(scores, torch.zeros_like(labels))))
 
 
-def test_histograms_count_the_thresholds_exceeded():
-    thresholds = np.arange(50) / 50
-    scores = torch.tensor([0.0, 0.02, 0.021, 0.5, 1.0, 0.98, 0.981], dtype=torch.float64)
-    expected = np.bincount([(thresholds < float(s)).sum() for s in scores], minlength=51)
-    assert metrics.score_histogram(scores, thresholds).tolist() == expected.tolist()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [1, 7, 50, 64])
+def test_histograms_count_the_thresholds_exceeded(n, dtype):
+    """By search among the thresholds, at each of them and just beside, where rounding could mislead."""
+    thresholds = torch.arange(n, dtype=torch.float64) / n
+    edges = thresholds.to(dtype)
+    beside = [torch.nextafter(edges, torch.full_like(edges, to)) for to in (-9.0, 9.0)]
+    strange = torch.tensor([-3.0, 1.0, 1.5, math.inf, -math.inf, math.nan, 1e-40], dtype=dtype)
+    scores = torch.cat(
+        [edges, *beside, strange, torch.rand(500, generator=torch.Generator().manual_seed(n)).to(dtype)]
+    )
+    positive = torch.arange(len(scores)) % 3 == 0
+    bins = np.searchsorted(thresholds.numpy(), scores.double().numpy())
+    true, ghost = metrics.score_histograms(scores, positive, n)
+    assert true.tolist() == np.bincount(bins[positive.numpy()], minlength=n + 1).tolist()
+    assert ghost.tolist() == np.bincount(bins[~positive.numpy()], minlength=n + 1).tolist()
 
 
 def test_sums_add_over_any_split(sample):
     scores, labels = sample
-    thresholds = np.arange(50) / 50
     cuts = [slice(0, 3), slice(3, 3), slice(3, 500)]
     parts = [metrics.binary_counts(scores[c], labels[c]) for c in cuts]
     whole = metrics.binary_counts(scores, labels)
     assert {k: int(sum(p[k] for p in parts)) for k in whole} == {k: int(v) for k, v in whole.items()}
-    histograms = [metrics.score_histogram(scores[c], thresholds) for c in cuts]
-    assert torch.equal(sum(histograms), metrics.score_histogram(scores, thresholds))
-    assert [len(h) for h in histograms] == [51] * 3
+    flat, positive = scores.reshape(-1), labels.reshape(-1) > 0
+    histograms = [torch.stack(metrics.score_histograms(flat[c], positive[c], 50)) for c in cuts]
+    assert torch.equal(sum(histograms), torch.stack(metrics.score_histograms(flat, positive, 50)))
+    assert [h.shape for h in histograms] == [(2, 51)] * 3
+    assert histograms[2].sum() == len(flat[3:])
 
 
 def test_nothing_counted_is_not_a_number():

@@ -77,10 +77,13 @@ def test_columns_are_those_declared_and_auc_pe_is_the_analysis_s():
     run, rng = make_run(metrics={"acc": "BinAccuracy", "other": "BinAccuracy"}), np.random.default_rng(1)
     batch = batch_of(event(rng), event(rng))
     outcome = TASK.step(build(run).eval(), batch, context(False))
-    row = TASK.columns(TASK.metrics(outcome.outputs, batch))
+    sums = TASK.metrics(outcome.outputs, batch)
+    row = TASK.columns(sums)
     assert tuple(row) == TASK.column_names(run) == ("acc", "other", *COLUMNS)
     scores = outcome.outputs["probability"].detach().numpy().ravel()
     true = batch["voxels/labels"].numpy().ravel() > 0
+    assert sums["probability/true_scores"].tolist() == histogram(scores[true]).tolist()
+    assert sums["probability/ghost_scores"].tolist() == histogram(scores[~true]).tolist()
     curve = curve_from_histograms(histogram(scores[true]), histogram(scores[~true]))
     assert row["auc_pe"] == curve.auc_pe
     assert row["acc"] == pytest.approx(((scores > 0.5) == true).mean())

@@ -26,11 +26,11 @@ def predict(network: nn.Module, coords: Tensor, features: Tensor) -> Prediction:
 
 def count(scores: Tensor, labels: Tensor, offsets: Tensor) -> dict[str, Tensor]:
     """Counts for the balanced accuracy, and score histograms of true and ghost voxels."""
-    true = (labels > 0).reshape(-1)
+    true, ghost = metrics.score_histograms(scores.reshape(-1), labels.reshape(-1) > 0, len(THRESHOLDS))
     return {
         **metrics.binary_counts(scores, labels),
-        "true_scores": metrics.score_histogram(scores.reshape(-1)[true], THRESHOLDS),
-        "ghost_scores": metrics.score_histogram(scores.reshape(-1)[~true], THRESHOLDS),
+        "true_scores": true,
+        "ghost_scores": ghost,
     }
 
 
