@@ -13,6 +13,8 @@ from hpcreco.experiments.icecube.yinf import YINF
 
 ROLES = ("x", "y", "z", "zenith", "azimuth", "energy", "time")
 
+_NO_WIDTH = 1e-9  # less is a direction in which the loss is flat, left out of a pseudo-inverse
+
 
 class ResultError(ValueError):
     """Files that hold no reconstruction, or reconstructions of different hypotheses."""
@@ -90,11 +92,17 @@ class Results:
         return 2 * np.arctan2(np.linalg.norm(a - b, axis=1), np.linalg.norm(a + b, axis=1))
 
     def vertex(self, which: str = "parameters") -> np.ndarray | None:
-        """(n,) m between the true vertex and the fitted one, or the seed's."""
+        """(n,) m between the true vertex and the fitted one, or the seed's; of a track, which has none, between its
+        true anchor and the fitted line.
+        """
         parts = [(self.value(axis, which), self.value(axis, "truth")) for axis in "xyz"]
         if any(a is None or b is None for a, b in parts):
             return None
-        return np.sqrt(sum((a - b) ** 2 for a, b in parts))
+        away = np.stack([a - b for a, b in parts], 1)
+        if any(name.endswith("anchor_x") for name in self.names):
+            line = unit(self.value("zenith", which), self.value("azimuth", which))
+            away = away - (away * line).sum(1, keepdims=True) * line
+        return np.linalg.norm(away, axis=1)
 
     def log_energy(self, which: str = "parameters") -> np.ndarray | None:
         """(n,) ln of fitted over true energy."""
@@ -119,8 +127,9 @@ class Results:
         with np.errstate(invalid="ignore"):
             width = np.sqrt(self.covariance[kind][:, number, number])
         if name in self.log:
-            width = width / (1 + self.fit["parameters"][:, self.names.index(name)])
-        return width
+            with np.errstate(invalid="ignore", divide="ignore"):
+                width = width / (1 + self.fit["parameters"][:, self.names.index(name)])
+        return np.where(width > _NO_WIDTH, width, np.nan)
 
     def pull(self, name: str, kind: str) -> np.ndarray:
         """(n,) residual over standard deviation."""

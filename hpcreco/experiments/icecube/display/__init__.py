@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw the event and print where the pictures are."""
     if detect().rank != 0:  # started like the other verbs under mpiexec or srun: one picture is enough
         return 0
-    from hpcreco.experiments.icecube.display import load, pictures
+    from hpcreco.experiments.icecube.display import load, pictures, style
     from hpcreco.pages import page
     from hpcreco.shards import atomic
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     stem = f"{args.file.stem}-event{shown.number}"
     sections = []
     for name, (title, figure, caption) in pictures.draw(shown, curves).items():
-        content = page.png(figure, pictures.DPI)
+        content = page.png(figure, style.DPI)
         target = args.out / f"{stem}-{name}.png"
         with atomic(target) as temporary:
             temporary.write_bytes(content)

@@ -189,3 +189,15 @@ def test_statistics_of_results_that_are_known():
     assert 0 < half.n_events < n
     with pytest.raises(results.ResultError, match="no event is left"):
         found.select(energy=(1, 2))
+
+
+def test_a_tracks_error_is_across_its_line_and_a_flat_direction_has_no_pull():
+    names = ("anchor_x", "anchor_y", "anchor_z", "zenith", "azimuth")
+    truth = np.array([[0.0, 0, 0, 0, 0]])
+    fitted = np.array([[3.0, 4, 50, 0, 0]])  # straight down, 5 m aside, the anchor 50 m along the line
+    matrix = np.diag([4.0, 4.0, 1e-40, 0.01, 0.01])[None]
+    fit = {"parameters": fitted, "truth": truth, "loss": np.zeros(1)}
+    found = results.Results(names, names, (), fit, {"hessian": matrix}, {}, {}, {})
+    assert found.vertex()[0] == pytest.approx(5.0)
+    assert found.pull("anchor_x", "hessian")[0] == pytest.approx(1.5)
+    assert np.isnan(found.pull("anchor_z", "hessian")[0])
