@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hpcreco import collective, filewise
 from hpcreco.experiments.protodune import labels, names
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
 from hpcreco.experiments.protodune.parsed import TruthVoxels
@@ -17,6 +20,12 @@ from hpcreco.experiments.protodune.tiling.tiler import Tiles, TilingError
 from hpcreco.experiments.protodune.xy import PIXEL, XY
 from hpcreco.experiments.protodune.xy_writer import columns_of, tables
 from hpcreco.shards import Shard, ShardWriter
+
+
+class PixelError(ValueError):
+    """There are no pixel files to start from."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)
@@ -125,10 +134,33 @@ def _truth(shard: Shard, event: int, columns: tuple[str, ...]) -> TruthVoxels:
     return TruthVoxels(rows["coords"], rows["values"], columns, rows.get("track_id"), rows.get("pdg"))
 
 
+def run(args: argparse.Namespace, coarsener: Coarsener, folder: Path) -> int:
+    """Make the xy files of all pixel files that the flags of `hpcreco tile` choose; the exit code."""
+    ranks = collective.connect()
+    index_range = tuple(args.index_range) if args.index_range else None
+    planned = collective.on_root(
+        ranks.rank, ranks.broadcast, lambda: plan(args.input, folder, args.tpc, index_range)
+    )
+    by_key = {pixels.key: pixels for pixels in planned}
+    jobs = [
+        filewise.Job(p.key, (p.path,), (p.output,), json.dumps(coarsener.recipe(p)), p.path.stat().st_size)
+        for p in planned
+    ]
+    return filewise.run(
+        jobs,
+        lambda job: coarsener.write(by_key[job.key]),
+        finished=lambda job: coarsener.finished(by_key[job.key]),
+        title=f"tile TPC {args.tpc} from pixels",
+        report=folder / f"tile-TPC{args.tpc}.json",
+        collective=ranks,
+        **filewise.options(args),
+    )
+
+
 def plan(folder: Path, output: Path, tpc: int, index_range: tuple[int, int] | None) -> list[Pixels]:
-    """The pixel files of a folder that are of a TPC, in sorted order."""
+    """The pixel files of a folder that are of a TPC, in sorted order. PixelError when there is none."""
     known, _ = names.scan([folder])
-    return [
+    found = [
         Pixels(name.path, output / names.replace_product(name.path, "xy"))
         for name in known
         if name.product == "pixel"
@@ -136,3 +168,6 @@ def plan(folder: Path, output: Path, tpc: int, index_range: tuple[int, int] | No
         and name.path.suffix == ".h5"
         and (index_range is None or index_range[0] <= name.index <= index_range[1])
     ]
+    if not found:
+        raise PixelError(f"{folder}: no pixel file of TPC {tpc}; hpcreco tile --save-pixel makes them")
+    return found

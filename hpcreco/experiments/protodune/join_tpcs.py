@@ -6,17 +6,18 @@ import argparse
 import json
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hpcreco.experiments.protodune import names
 from hpcreco.filewise import Job, add_filewise_arguments
 
 if TYPE_CHECKING:
-    from hpcreco.experiments.protodune.join_writer import Group, Joiner
+    from hpcreco.experiments.protodune.join_group import Group, Joiner
 
 LOG = logging.getLogger("hpcreco")
 BEAM_SIDE = "1,5,9"
 LEAVE_TIME_IN = -250.0
+PARTICLES = "mcbeamcosmic"
 
 EPILOG = """\
 examples:
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     token = names.tpc_token(joiner.options.tpcs)
     return filewise.run(
         [_job(group, joiner) for group in groups],
-        lambda job: joiner.write(by_key[job.key]),
+        lambda job: write(joiner, by_key[job.key]),
         finished=lambda job: joiner.finished(by_key[job.key]),
         title=f"join {token}",
         report=args.output / f"join-{token}.json",
@@ -110,14 +111,27 @@ def run(args: argparse.Namespace) -> int:
     )
 
 
+def write(joiner: Joiner, group: Group) -> dict[str, Any]:
+    """Join one group; counts and residuals for the run report."""
+    from hpcreco.experiments.protodune import join_parsed, join_xy
+
+    if group.product == "xy":
+        return join_xy.write(joiner, group)
+    if group.product == PARTICLES:
+        return join_parsed.write_particles(joiner, group)
+    return join_parsed.write_truth(joiner, group)
+
+
 def plan(args: argparse.Namespace, tpcs: tuple[int, ...]) -> list[Group]:
     """Groups of the folder that have all TPCs, in sorted order. JoinUsageError when there is none."""
-    from hpcreco.experiments.protodune.join_writer import PRODUCTS, Group
+    from hpcreco.experiments.protodune.join_group import Group
+    from hpcreco.experiments.protodune.parsed import VALUE_COLUMNS
 
     products = tuple(args.product.split(","))
-    unknown = [product for product in products if product not in PRODUCTS]
+    possible = ("xy", *VALUE_COLUMNS, PARTICLES)
+    unknown = [product for product in products if product not in possible]
     if unknown:
-        raise JoinUsageError(f"--product {unknown[0]}: cannot be joined; choose from {', '.join(PRODUCTS)}")
+        raise JoinUsageError(f"--product {unknown[0]}: cannot be joined; choose from {', '.join(possible)}")
     if not args.input.is_dir():
         raise JoinUsageError(f"{args.input}: no such folder")
     low, high = args.index_range or (0, float("inf"))
@@ -147,9 +161,7 @@ def plan(args: argparse.Namespace, tpcs: tuple[int, ...]) -> list[Group]:
 
 def _readable(name: names.FileName) -> bool:
     """Shards; of parsed truth also the original's npz."""
-    return name.path.suffix == ".h5" or (
-        name.path.suffix == ".npz" and name.product not in ("xy", "mcbeamcosmic")
-    )
+    return name.path.suffix == ".h5" or (name.path.suffix == ".npz" and name.product not in ("xy", PARTICLES))
 
 
 def _words(key: tuple) -> str:
@@ -159,7 +171,7 @@ def _words(key: tuple) -> str:
 
 def _joiner(args: argparse.Namespace) -> Joiner:
     from hpcreco.experiments.protodune import geometry
-    from hpcreco.experiments.protodune.join_writer import Joiner, Options
+    from hpcreco.experiments.protodune.join_group import Joiner, Options
 
     try:
         tpcs = tuple(int(tpc) for tpc in args.tpcs.split(","))

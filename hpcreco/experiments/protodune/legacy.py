@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import geometry, names
+from hpcreco.experiments.protodune import geometry, joining, names
 from hpcreco.experiments.protodune.geometry import DOWNSAMPLE, N_TICKS, VOXEL_SIZE
 from hpcreco.experiments.protodune.parsed import VALUE_COLUMNS
 from hpcreco.experiments.protodune.xy import XY
@@ -124,8 +124,15 @@ def _truth_of(arrays: dict[str, np.ndarray], n_events: int) -> list[np.ndarray] 
 def _xy_attributes(name: names.FileName, n_features: int, y_type: str) -> dict[str, Any]:
     """What the original program's files imply: the default grid, all options as it had them."""
     detector = geometry.load()
-    face = detector.face(name.tpc) if name.tpc is not None else None
-    features = face.feature_names if face and len(face.planes) == n_features else _numbered(n_features)
+    tpcs = name.tpcs if name.tpc is None else (name.tpc,)
+    voxel_mm = [v * d for v, d in zip(VOXEL_SIZE, DOWNSAMPLE, strict=True)]
+    # the original mirrored one cell too far
+    frame = joining.frame(detector, tpcs, voxel_mm, legacy_mirror=True) if tpcs else None
+    face = frame.faces[0] if frame else None
+    alike = face and frame and {other.feature_names for other in frame.faces} == {face.feature_names}
+    features = (
+        face.feature_names if face and alike and len(face.planes) == n_features else _numbered(n_features)
+    )
     n_y, n_z = face.pixels if face else (0, 0)
     shape = [-(-n // d) for n, d in zip((N_TICKS, n_y, n_z), DOWNSAMPLE, strict=True)]
     return {
@@ -133,11 +140,11 @@ def _xy_attributes(name: names.FileName, n_features: int, y_type: str) -> dict[s
         "index": name.index,
         "batch": name.batch or 0,
         "n_batches": 1,
-        "tpc": [name.tpc] if name.tpc is not None else list(name.tpcs),
+        "tpc": list(tpcs),
         "downsample": list(DOWNSAMPLE),
-        "voxel_size_mm": [v * d for v, d in zip(VOXEL_SIZE, DOWNSAMPLE, strict=True)],
+        "voxel_size_mm": voxel_mm,
         "frame_origin_mm": list(face.r_min) if face else [],
-        "spatial_shape": shape if face else [],
+        "spatial_shape": list(frame.shape([shape] * len(tpcs))) if frame else [],
         "feature_names": list(features),
         "x_type": "wire",
         "y_type": y_type,
@@ -152,6 +159,7 @@ def _xy_attributes(name: names.FileName, n_features: int, y_type: str) -> dict[s
         "geometry_digest": detector.digest,
         "source_digests": [],
         "source_files": [str(name.path)],
+        **({"joined": frame.record()} if frame and len(tpcs) > 1 else {}),
     }
 
 

@@ -169,7 +169,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _from_pixel(args: argparse.Namespace, folder: Path) -> int:
     """The other route: xy files from pixel files."""
-    from hpcreco import collective, filewise
     from hpcreco.experiments.protodune import from_pixel
 
     if args.batch_size is not None or args.save_pixel:
@@ -179,29 +178,7 @@ def _from_pixel(args: argparse.Namespace, folder: Path) -> int:
     if not args.input.is_dir():
         raise TileUsageError(f"{args.input}: no such folder of pixel files")
     coarsener = from_pixel.Coarsener(_three(args.downsample), _coarser(args), args.compression)
-    index_range = tuple(args.index_range) if args.index_range else None
-    ranks = collective.connect()
-    planned = collective.on_root(
-        ranks.rank, ranks.broadcast, lambda: from_pixel.plan(args.input, folder, args.tpc, index_range)
-    )
-    if not planned:
-        raise TileUsageError(
-            f"{args.input}: no pixel file of TPC {args.tpc}; hpcreco tile --save-pixel makes them"
-        )
-    by_key = {pixels.key: pixels for pixels in planned}
-    jobs = [
-        Job(p.key, (p.path,), (p.output,), json.dumps(coarsener.recipe(p)), p.path.stat().st_size)
-        for p in planned
-    ]
-    return filewise.run(
-        jobs,
-        lambda job: coarsener.write(by_key[job.key]),
-        finished=lambda job: coarsener.finished(by_key[job.key]),
-        title=f"tile TPC {args.tpc} from pixels",
-        report=folder / f"tile-TPC{args.tpc}.json",
-        collective=ranks,
-        **filewise.options(args),
-    )
+    return from_pixel.run(args, coarsener, folder)
 
 
 def output_folder(output: Path) -> Path:

@@ -70,7 +70,7 @@ def test_both_routes_give_the_same_files(folder, tmp_path):
 
 
 def test_from_pixel_says_what_it_cannot_do(folder, tmp_path):
-    with pytest.raises(tile.TileUsageError, match="--save-pixel makes them"):
+    with pytest.raises(from_pixel.PixelError, match="--save-pixel makes them"):
         run(folder, tmp_path / "xy", "--from-pixel")
     with pytest.raises(tile.TileUsageError, match="keep their batches"):
         run(folder, tmp_path / "xy", "--from-pixel", "-b", "2")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import geometry, join_tpcs, names, parsed, parsed_npz
-from hpcreco.experiments.protodune.dataset import DataError, check_extent
+from hpcreco.experiments.protodune import dialect, geometry, join_tpcs, legacy, names, parsed, parsed_npz
+from hpcreco.experiments.protodune.dataset import DataError, XYReader
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
 from hpcreco.experiments.protodune.xy import XY
 
@@ -264,9 +264,61 @@ def test_parsed_truth_lies_at_the_points_it_came_from(tmp_path, npz, t0):
     assert (apart <= 1.0 + np.abs(joined["residual_mm"]).max()).all()
 
 
-def test_joined_images_need_room_and_the_size_is_named():
-    with pytest.raises(DataError, match=r"set it to \[1024, 1024, 1024\]"):
-        check_extent(
-            np.array([[749, 747, 867]]), (1024, 1024, 512), "batch0-reco_BeamCosmic_001_xy-TPC159.h5"
-        )
-    check_extent(np.array([[749, 747, 867]]), (1024, 1024, 1024), "here")
+def test_joined_images_are_read_and_the_size_they_need_is_named(beam_side, tmp_path):
+    source, events = beam_side
+    events[9][0]["voxels"]["coords"][-1] = [749, 747, 287]
+    write_xy(source, 9, events[9])
+    assert run(source, tmp_path / "out") == 0
+    (path,) = (tmp_path / "out").glob("*.h5")
+    with shards.Shard(path, XY) as shard:
+        for training in (True, False):
+            with pytest.raises(DataError, match=r"set it to \[1024, 1024, 1024\]"):
+                XYReader(room(tmp_path, [1024, 1024, 512]), training)(shard, 0, np.random.default_rng(1))
+            event = XYReader(room(tmp_path, [1024, 1024, 1024]), training)(shard, 0, np.random.default_rng(1))
+            assert event.tables["voxels"]["coords"].max(axis=0)[2] == 867
+            assert event.tables["voxels"]["features"].shape[1] == 3
+
+
+def room(folder, spatial_size):
+    """A run whose network has room for so many voxels."""
+    return dialect.normalise(
+        {
+            "output_dir": str(folder / "run"), "data": {"data_path": str(folder), "inference_i": [0, 9]},
+            "model": {"name": "cellnet_binary", "spatial_size": spatial_size},
+        }
+    )  # fmt: skip
+
+
+def test_particles_of_any_tpc_are_listed_once(tmp_path):
+    for tpc, tracks in ((1, [4, 7]), (5, [2, 7]), (9, [])):
+        path = tmp_path / "parsed" / names.compose("BeamCosmic", 1, "mcbeamcosmic", tpc)
+        attributes = {
+            "event_type": "BeamCosmic", "index": 1, "product": "mcbeamcosmic", "tpc": tpc, "geometry": "pdsp",
+            "geometry_digest": PDSP.digest, "generator": "test",
+        }  # fmt: skip
+        with shards.ShardWriter(path, parsed.PARTICLES, attributes) as writer:
+            columns = {
+                "track_id": np.array(tracks, np.int32),
+                "beam": np.array([t == 7 for t in tracks], np.uint8),
+            }
+            writer.append(0, {"particles": columns})
+    assert run(tmp_path / "parsed", tmp_path / "out", "--product", "mcbeamcosmic") == 0
+    with shards.Shard(
+        tmp_path / "out" / "reco_BeamCosmic_001_mcbeamcosmic-TPC159.h5", parsed.PARTICLES
+    ) as shard:
+        particles = shard.read(0, "particles")
+        assert particles["track_id"].tolist() == [2, 4, 7]
+        assert particles["beam"].tolist() == [0, 0, 1]
+        assert shard.attributes["joined"]["duplicates"] == 1
+
+
+def test_the_originals_joined_files_are_read(tmp_path):
+    """An npz with the token TPC159 becomes a shard that says which TPCs it holds and how large their image is."""
+    path = tmp_path / "batch0-reco_BeamCosmic_004_xy-TPC159.npz"
+    rows = np.array([[749, 747, 867, 0, 1, 2, 3]], np.float32)
+    np.savez(path, X=rows, Y=np.ones((1, 1), np.float32), starts=np.zeros(1))
+    legacy.import_xy(path, tmp_path / "ours.h5")
+    with shards.Shard(tmp_path / "ours.h5", XY) as shard:
+        assert shard.attributes["tpc"] == [1, 5, 9]
+        assert shard.attributes["spatial_shape"] == [750, 748, 868]
+        assert shard.attributes["feature_names"] == ["U", "X", "V"]

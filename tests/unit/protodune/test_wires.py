@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hpcreco import cli
 from hpcreco.experiments.protodune import geometry, overlap, saved_geometry, wires
 from hpcreco.experiments.protodune.geometry import PIXEL_SIZE, GeometryError
 from hpcreco.experiments.protodune.tiling.tiler import Tiler
@@ -186,3 +187,13 @@ def test_a_saved_geometry_is_the_same(tmp_path, spec):
     (tmp_path / "other.h5").write_text("no")
     with pytest.raises(GeometryError, match=r"other\.h5"):
         geometry.load(f"saved:{tmp_path / 'other.h5'}")
+
+
+def test_the_verb_shows_what_was_built(capsys, tmp_path):
+    assert cli.main(["protodune", "geometry", "wires:two_faces", "--save", str(tmp_path / "two.h5")]) == 0
+    shown = capsys.readouterr().out
+    assert "TPC 1: APA 0 face 2, x y z 0..1500 3600..4800 0..1000 mm" in shown
+    assert "311 wires  channels 0-282  covers 100.00 %" in shown
+    assert cli.main(["protodune", "geometry", f"saved:{tmp_path / 'two.h5'}", "--tpc", "1"]) == 0
+    assert "TPC 0" not in capsys.readouterr().out
+    assert cli.main(["protodune", "geometry", "wires:two_faces", "--tpc", "7"]) == 2
