@@ -9,6 +9,7 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.experiments.protodune import dialect, geometry, join_tpcs, legacy, names, parsed, parsed_npz
+from hpcreco.experiments.protodune import labels as truth_on_cells
 from hpcreco.experiments.protodune.dataset import DataError, XYReader
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
 from hpcreco.experiments.protodune.xy import XY
@@ -41,7 +42,7 @@ def image(seed, n=60):
     }
 
 
-def write_xy(folder, tpc, events, index=1, labels=True, ids=None, **changes):
+def write_xy(folder, tpc, events, index=1, labels=True, ids=None, coarser=None, **changes):
     face = PDSP.face(tpc)
     attributes = {
         "event_type": "BeamCosmic", "index": index, "batch": 0, "n_batches": 1, "tpc": [tpc],
@@ -55,6 +56,9 @@ def write_xy(folder, tpc, events, index=1, labels=True, ids=None, **changes):
     columns = {"voxels/features": face.feature_names, "tiling/lost_charge": face.feature_names}
     if labels:
         columns |= {"voxels/labels": ("electrons",), "truth/values": ("electrons",)}
+    if coarser:
+        columns["coarser/values"] = ("electrons",)
+        attributes["downsample_y"] = coarser
     path = folder / f"batch0-reco_BeamCosmic_{index:03d}_xy-TPC{tpc}.h5"
     with shards.ShardWriter(path, XY, attributes, columns) as writer:
         for number, event in zip(ids or range(len(events)), events, strict=True):
@@ -63,6 +67,11 @@ def write_xy(folder, tpc, events, index=1, labels=True, ids=None, **changes):
                 tables.pop("truth")
                 tables["voxels"].pop("labels")
                 tables["tiling"].pop("missed")
+            if coarser:
+                truth = truth_on_cells.CoarseTruth(tables["truth"]["coords"], tables["truth"]["values"])
+                sums = truth_on_cells.coarser(tables["voxels"]["coords"], truth, coarser)
+                tables["voxels"]["coarser_row"] = sums.row
+                tables["coarser"] = {"coords": sums.coords, "values": sums.values}
             writer.append(number, tables)
     return path
 
@@ -181,6 +190,26 @@ def test_data_without_truth_and_two_digit_names(tmp_path):
     assert set(tables["voxels"]) == {"coords", "features"}
     assert "truth" not in tables
     assert names.require(path).tpcs == (1, 5, 10)
+
+
+def test_truth_on_a_coarser_grid_is_that_of_the_joined_image(tmp_path):
+    """Blocks of cells may reach from one TPC into the next: they are made again."""
+    factors = [5, 7, 600]
+    for tpc in (1, 5):
+        write_xy(tmp_path / "xy", tpc, [image(tpc)], coarser=factors)
+    assert run(tmp_path / "xy", tmp_path / "out", "--tpcs", "1,5") == 0
+    attributes, tables = read(tmp_path / "out" / "batch0-reco_BeamCosmic_001_xy-TPC15.h5")
+    assert attributes["downsample_y"] == factors
+    sums = {}
+    for cell, value in zip(
+        tables["truth"]["coords"] // factors, tables["truth"]["values"][:, 0], strict=True
+    ):
+        sums[tuple(cell)] = sums.get(tuple(cell), 0.0) + float(value)
+    coarser = tables["coarser"]
+    assert list(map(tuple, coarser["coords"])) == sorted(sums)
+    np.testing.assert_allclose(coarser["values"][:, 0], [sums[cell] for cell in sorted(sums)], rtol=1e-6)
+    rows = [sorted(sums).index(tuple(cell)) for cell in tables["voxels"]["coords"] // factors]
+    assert tables["voxels"]["coarser_row"].tolist() == rows
 
 
 def test_incomplete_groups_are_skipped_and_said(beam_side, tmp_path, caplog):
