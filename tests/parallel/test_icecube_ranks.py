@@ -54,21 +54,30 @@ def weights(folder):
     return found[1]["model"]
 
 
-def test_two_ranks_learn_what_one_learns(folder, simulated, mpiexec, backend):
-    """In float64, the same steps of the same events."""
-    for ranks in (1, 2):
-        changes = assignments(simulated, folder / f"{backend}{ranks}") + [
+@pytest.fixture(scope="module")
+def trained(folder, simulated, mpiexec):
+    """``trained(ranks, *flags)``: the weights after a training in float64."""
+
+    def train(ranks, *chosen):
+        out = folder / "-".join(["trained", str(ranks), *chosen])
+        changes = assignments(simulated, out) + [
             f"data_trafo_settings.model_dir={folder / 'trafo1'}",
             "training_settings.precision=float64",
         ]
-        chosen = ["--backend", backend] if ranks > 1 else []
-        mpiexec(
-            ranks,
-            ["-m", "hpcreco", "train", "cascade_tiny", *flags(changes), *chosen],
-            check=True,
-            timeout=240,
-        )
-    one, two = weights(folder / f"{backend}1"), weights(folder / f"{backend}2")
+        mpiexec(ranks, ["-m", "hpcreco", "train", "cascade_tiny", *flags(changes), *chosen], timeout=240)
+        return weights(out)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def alone(trained):
+    return trained(1)
+
+
+def test_two_ranks_learn_what_one_learns(alone, trained, backend):
+    """In float64, the same steps of the same events."""
+    one, two = alone, trained(2, "--backend", backend)
     for name, value in one.items():
         assert value.dtype == torch.float64
         torch.testing.assert_close(two[name], value, rtol=1e-6, atol=1e-9)
