@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcreco.experiments.protodune import EXPERIMENT, names
+from hpcreco.experiments.protodune import EXPERIMENT, names, recipes
 from hpcreco.experiments.protodune.analysis.join import opened
 from hpcreco.experiments.protodune.geometry import Face, Geometry
 from hpcreco.experiments.protodune.parsed import Parsed, open_parsed
@@ -21,7 +21,7 @@ from hpcreco.experiments.protodune.solving.cells import Choice
 from hpcreco.experiments.protodune.solving.equations import ChannelSums, channel_sums
 from hpcreco.experiments.protodune.solving.event import ALGORITHM_VERSION, SolveOptions, Solver
 from hpcreco.experiments.protodune.solving.sources import SolveError, Sources
-from hpcreco.shards import Shard, ShardError, ShardWriter
+from hpcreco.shards import Shard, ShardWriter
 
 LOG = logging.getLogger("hpcreco")
 
@@ -62,17 +62,7 @@ class SolvedWriter:
 
     def finished(self, sources: Sources) -> str | None:
         """None when the output is complete and current, else why not."""
-        path = self.output(sources)
-        if not path.is_file():
-            return "missing"
-        try:
-            with Shard(path) as shard:
-                recorded = shard.attributes.get("recipe") or {}
-        except ShardError as error:
-            return f"broken: {error}"
-        recipe = self.recipe(sources)
-        changed = sorted(key for key in recipe if recorded.get(key) != recipe[key])
-        return f"stale: {', '.join(changed)} changed" if changed else None
+        return recipes.unfinished(self.output(sources), self.recipe(sources))
 
     def write(self, sources: Sources) -> dict[str, Any]:
         """Solve all events of a file; numbers for the run report. Raises SolveError for files that do not fit."""
