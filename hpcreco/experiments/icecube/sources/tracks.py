@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -151,9 +152,9 @@ class _UponATrack(CascadesInARow):
         self.n_track = len(track.parameter_names)
         self.parameter_names = (*track.parameter_names, *self.losses(), *self.further)
 
+    @abstractmethod
     def losses(self) -> list[str]:
         """Names of the cascades' parameters."""
-        raise NotImplementedError
 
     def expect(self, parameters: Tensor, data: Observation) -> Expectation:
         """See `Source`."""
