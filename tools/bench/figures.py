@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,23 +67,23 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
     with path.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(COLUMNS)
-        for row in rows:
-            values = [getattr(row, name) for name in COLUMNS]
-            table.writerow(["" if value is None else value for value in values])
+        table.writerows(fields(row) for row in rows)
 
 
 def read(path: Path) -> list[Row]:
     """The inverse of `write_rows`."""
     with path.open(newline="") as stream:
-        return [
-            Row(
-                row["figure"],
-                float(row["median"]),
-                float(row["quartile_1"]),
-                float(row["quartile_3"]),
-                int(row["rounds"]),
-                row["better"],
-                float(row["bar"]) if row["bar"] else None,
-            )
-            for row in csv.DictReader(stream)
-        ]
+        return [parsed(row) for row in csv.DictReader(stream)]
+
+
+def fields(row: Row) -> list[object]:
+    """What a CSV holds of a row, in the order of COLUMNS."""
+    values = [getattr(row, name) for name in COLUMNS]
+    return ["" if value is None else value for value in values]
+
+
+def parsed(text: Mapping[str, str]) -> Row:
+    """The inverse of `fields`, by name."""
+    low, high = float(text["quartile_1"]), float(text["quartile_3"])
+    bar = float(text["bar"]) if text["bar"] else None
+    return Row(text["figure"], float(text["median"]), low, high, int(text["rounds"]), text["better"], bar)

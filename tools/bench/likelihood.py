@@ -3,11 +3,11 @@
 
     python tools/bench/likelihood.py --out bench
 
-Writes likelihood.csv and likelihood.png. The first rows compare three ways to the same numbers, the simulation's own
-likelihood of simulated events: a batch at once, one event after the other, and scipy.stats with a gradient by central
-differences. The others are a hypothesis of N cascades of a network: all at all DOMs, and the 16 nearest of each DOM;
-each in a process of its own, whose peak memory they give. `cpu` is the CPU time of the process: on a machine that
-others use it is the number to trust.
+Writes likelihood.csv, likelihood.png and the ratios of the ways. The first rows compare three ways to the same numbers,
+the simulation's own likelihood of simulated events: a batch at once, one event after the other, and scipy.stats with a
+gradient by central differences. The others are a hypothesis of N cascades of a network: all at all DOMs, and the 16
+nearest of each DOM; each in a process of its own, whose peak memory they give. `cpu` is the CPU time of the process: on
+a machine that others use it is the number to trust.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import numpy as np
 import torch
+from figures import Figure
 
 from hpcreco.experiments.icecube import hypothesis, light
 from hpcreco.experiments.icecube.detector import Detector, named
@@ -53,7 +55,7 @@ def main() -> int:
     parser.add_argument(
         "--chunk-mb", type=int, default=32, help="activations held at once (default %(default)s)"
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=7, help="rounds of the three ways")
     parser.add_argument(
         "--many", help=argparse.SUPPRESS
     )  # "<N> <nearest>": one measurement, in a process of its own
@@ -110,9 +112,14 @@ def batches(args: argparse.Namespace) -> list[dict[str, object]]:
         torch.testing.assert_close(
             slope, results["batch"][1], rtol=1e-3, atol=1e-2, msg=f"{name}: another gradient"
         )
+    costs: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(args.repeats):
+        for name, way in ways.items():
+            costs.setdefault(name, []).append(timed(way))
+    compare(args.out, costs)
     rows = []
-    for name, way in ways.items():
-        seconds, cpu = timed(way, args.repeats)
+    for name, values in costs.items():
+        seconds, cpu = np.median(values, axis=0)
         rows.append(
             {
                 "what": name,
@@ -128,6 +135,17 @@ def batches(args: argparse.Namespace) -> list[dict[str, object]]:
         )
         print(f"{name}: {1000 * cpu / args.events:.2f} ms of CPU per event ({len(data.time)} pulses in all)")
     return rows
+
+
+def compare(out: Path, costs: dict[str, list[tuple[float, float]]]) -> None:
+    """The CPU time of the other ways over that of the batch, round by round."""
+    cpu = {name: np.array(values)[:, 1] for name, values in costs.items()}
+    found = [
+        Figure(f"likelihood of an event with gradient, CPU time: {name} / batch", cpu[name] / cpu["batch"])
+        for name in cpu
+        if name != "batch"
+    ]
+    figures.write(found, out / "likelihood.figures.csv")
 
 
 def by_scipy(
@@ -222,7 +240,7 @@ def many(args: argparse.Namespace, count: int, nearest: int) -> dict[str, object
         losses.append(float(loss.detach()))
 
     once()
-    seconds, cpu = timed(once, 1)
+    seconds, cpu = timed(once)
     return {
         "what": f"{nearest} nearest" if nearest else "all cascades",
         "detector": args.detector,
@@ -260,14 +278,11 @@ def readout(n: int, detector: Detector, dtype: torch.dtype) -> Observation:
     return Observation(none, none, nowhere, nowhere, window, none, none, nowhere, nowhere, usable)
 
 
-def timed(work: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Shortest wall and CPU seconds of `repeats` calls."""
-    found = []
-    for _ in range(repeats):
-        wall, cpu = time.perf_counter(), time.process_time()
-        work()
-        found.append((time.perf_counter() - wall, time.process_time() - cpu))
-    return min(f[0] for f in found), min(f[1] for f in found)
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds of a call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def write(rows: list[dict[str, object]], path: Path) -> None:
