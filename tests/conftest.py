@@ -19,6 +19,10 @@ from hpcreco.doctor import probe_environment
 
 REPOSITORY = Path(__file__).parent.parent
 
+# Triton kernels run in its interpreter where no GPU can run them; Triton asks for this when it is imported.
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 #: What takes longest begins first. The tests of a folder named here share what is made once (a cluster, an image), so
 #: they go to one worker; those of any other file go to one together.
 ORDER = ("tests/cluster/", "tests/image/", "tests/flow/", "tests/parallel/")

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcreco.sparse import kernels
+from hpcreco.sparse import kernels, tables
 from hpcreco.sparse.jit import launch, workers
+from hpcreco.sparse.tables import SameRows, TableMap
 from hpcreco.sparse.tensor import Triple, pack
 
 
@@ -43,20 +44,7 @@ class TiledMap:
         return TiledMap(self.back, self.forth, self.mirrored)
 
 
-@dataclass(frozen=True)
-class ListedMap:
-    """The pairs of one kernel for torch operations: for each kernel offset the output rows and the input rows."""
-
-    pairs: tuple[tuple[Tensor, Tensor], ...]
-    n_in: int
-    n_out: int
-
-    def exchanged(self) -> ListedMap:
-        """The map of the transposed convolution."""
-        return ListedMap(tuple((i, o) for o, i in self.pairs), self.n_out, self.n_in)
-
-
-KernelMap = TiledMap | ListedMap
+KernelMap = TiledMap | TableMap | SameRows
 
 
 def offsets(kernel: Triple, centred: bool) -> np.ndarray:
@@ -66,15 +54,14 @@ def offsets(kernel: Triple, centred: bool) -> np.ndarray:
     return np.array(list(itertools.product(*axes)), np.int64)
 
 
-def submanifold_map(keys: Tensor, kernel: Triple, tiled: bool) -> KernelMap:
-    """Pairs of sites (s, s + offset) that are both active; keys (N,) sorted packed coordinates."""
+def submanifold_map(keys: Tensor, kernel: Triple, path: str) -> KernelMap:
+    """Pairs of sites (s, s + offset) that are both active; keys (N,) sorted packed coordinates; path: see paths.py."""
     steps = offsets(kernel, centred=True)
     deltas = (steps[:, 0] << 32) + (steps[:, 1] << 16) + steps[:, 2]
-    n = len(keys)
-    if tiled:
-        pairs = _neighbours(keys.numpy(), deltas)
-        return TiledMap(pairs, pairs, mirrored=True)
-    return ListedMap(_listed_neighbours(keys, deltas), n, n)
+    if path != "numba":
+        return tables.submanifold_map(keys, deltas, path)
+    pairs = _neighbours(keys.numpy(), deltas)
+    return TiledMap(pairs, pairs, mirrored=True)
 
 
 def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
@@ -85,33 +72,24 @@ def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
     return TiledPairs(starts, pair_out, pair_in, len(keys))
 
 
-def _listed_neighbours(keys: Tensor, deltas: np.ndarray) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The same search in torch operations: for each offset the rows of the sites and of their neighbours."""
-    pairs = []
-    for delta in deltas.tolist():
-        wanted = keys + delta
-        place = torch.searchsorted(keys, wanted).clamp_(max=max(len(keys) - 1, 0))
-        found = torch.nonzero(keys[place] == wanted).squeeze(1)
-        pairs.append((found, place[found]))
-    return tuple(pairs)
-
-
-def strided_map(coords: Tensor, kernel: Triple, stride: Triple, tiled: bool) -> tuple[Tensor, KernelMap]:
+def strided_map(
+    coords: Tensor, kernel: Triple, stride: Triple, path: str
+) -> tuple[Tensor, TiledMap | TableMap]:
     """Sites of the next level and the pairs (coarse site o, fine site o * stride + offset), offset in [0,
     kernel).
 
     coords (N, 4) of the fine sites. A coarse site is active where its window holds an active site. Returns
     the sorted packed keys of the coarse sites and the map fine -> coarse.
     """
+    if path != "numba":
+        return tables.strided_map(coords, kernel, stride, offsets(kernel, centred=False), path)
     parents, rows, steps = _windows(coords, kernel, stride)
     keys, coarse = torch.unique(pack(parents), return_inverse=True)
     n_offsets = kernel[0] * kernel[1] * kernel[2]
     n_in, n_out = len(coords), len(keys)
-    if tiled:
-        o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
-        forth, back = _tiled(o, i, k, n_offsets, n_out), _tiled(i, o, k, n_offsets, n_in)
-        return keys, TiledMap(forth, back, mirrored=False)
-    return keys, ListedMap(_listed_by_offset(coarse, rows, steps, n_offsets), n_in, n_out)
+    o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
+    forth, back = _tiled(o, i, k, n_offsets, n_out), _tiled(i, o, k, n_offsets, n_in)
+    return keys, TiledMap(forth, back, mirrored=False)
 
 
 def _tiled(
@@ -119,14 +97,6 @@ def _tiled(
 ) -> TiledPairs:
     starts, pair_out, pair_in = kernels.sort_pairs(out_rows, in_rows, steps, n_offsets, n_out)
     return TiledPairs(starts, pair_out, pair_in, n_out)
-
-
-def _listed_by_offset(
-    coarse: Tensor, rows: Tensor, steps: Tensor, n_offsets: int
-) -> tuple[tuple[Tensor, Tensor], ...]:
-    """Pairs in any order -> for each offset its output rows and input rows."""
-    chosen = [torch.nonzero(steps == k).squeeze(1) for k in range(n_offsets)]
-    return tuple((coarse[at], rows[at]) for at in chosen)
 
 
 def _windows(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The native backend: numba kernels on CPU tensors, plain torch operations on tensors of any other device."""
+"""The native backend: numba kernels on CPU tensors, Triton kernels on GPUs, torch operations on any other device."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hpcreco.sparse import kernels, simd
+from hpcreco.sparse import kernels, paths, simd
 from hpcreco.sparse.jit import launch, workers
-from hpcreco.sparse.maps import KernelMap, ListedMap, TiledMap, TiledPairs, strided_map, submanifold_map
+from hpcreco.sparse.maps import KernelMap, TiledMap, TiledPairs, strided_map, submanifold_map
+from hpcreco.sparse.tables import TableMap
 from hpcreco.sparse.tensor import Triple, unpack
 
 
 class NativeSites:
     """Active sites in the order of their packed coordinates; every kernel map is built once and shared by all
-    layers of the level. tiled: numba kernels (CPU only) or torch operations; None: by device.
+    layers of the level. path: which code does the work, see paths.py; None: by device and environment.
     """
 
     def __init__(
-        self, coords: Tensor, keys: Tensor, stride: Triple = (1, 1, 1), tiled: bool | None = None
+        self, coords: Tensor, keys: Tensor, stride: Triple = (1, 1, 1), path: str | None = None
     ) -> None:
         self.coords = coords
         self.stride = stride
-        self._tiled = coords.device.type == "cpu" if tiled is None else tiled
+        self._path = path or paths.choose(coords.device)
         self._keys = keys
         self._submanifold: dict[Triple, KernelMap] = {}
-        self._strided: dict[tuple[Triple, Triple], tuple[NativeSites, KernelMap]] = {}
+        self._strided: dict[tuple[Triple, Triple], tuple[NativeSites, TiledMap | TableMap]] = {}
 
     @staticmethod
     def require() -> None:
@@ -45,7 +46,7 @@ class NativeSites:
     ) -> Tensor:
         """out(s) = base(s) + sum over offsets of in(s + offset) @ weight[offset], over active s + offset."""
         if kernel not in self._submanifold:
-            self._submanifold[kernel] = submanifold_map(self._keys, kernel, self._tiled)
+            self._submanifold[kernel] = submanifold_map(self._keys, kernel, self._path)
         return convolution(features, weight, self._submanifold[kernel], base)
 
     def coarser(self, kernel: Triple, stride: Triple) -> NativeSites:
@@ -62,38 +63,23 @@ class NativeSites:
         """Features of `coarser(kernel, stride)` -> features of these sites."""
         return convolution(features, weight, self._next(kernel, stride)[1].exchanged())
 
-    def _next(self, kernel: Triple, stride: Triple) -> tuple[NativeSites, KernelMap]:
+    def _next(self, kernel: Triple, stride: Triple) -> tuple[NativeSites, TiledMap | TableMap]:
         if (kernel, stride) not in self._strided:
-            keys, pairs = strided_map(self.coords, kernel, stride, self._tiled)
+            keys, pairs = strided_map(self.coords, kernel, stride, self._path)
             x, y, z = (a * b for a, b in zip(self.stride, stride, strict=True))
-            self._strided[kernel, stride] = NativeSites(unpack(keys), keys, (x, y, z), self._tiled), pairs
+            self._strided[kernel, stride] = NativeSites(unpack(keys), keys, (x, y, z), self._path), pairs
         return self._strided[kernel, stride]
 
 
 def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor | None = None) -> Tensor:
     """base + features convolved with weight (K, C_in, C_out) over the pairs; (N_out, C_out)."""
-    if isinstance(pairs, ListedMap):
-        return listed_convolution(features, weight, pairs, base)
+    if not isinstance(pairs, TiledMap):
+        return pairs.convolution(features, weight, base)
     with torch.autocast("cpu", enabled=False):  # the kernels know float32 and float64 only
         features = features.to(weight.dtype)
         return TiledConvolution.apply(
             features, weight, None if base is None else base.to(weight.dtype), pairs
         )
-
-
-def listed_convolution(
-    features: Tensor, weight: Tensor, pairs: ListedMap, base: Tensor | None = None
-) -> Tensor:
-    """The convolution in torch operations. An output row occurs once per offset, so the sums have a fixed
-    order.
-    """
-    # A sum in the weights' precision, also where autocast makes the products narrower.
-    total = (
-        weight.new_zeros(pairs.n_out, weight.shape[2]) if base is None else base.to(weight.dtype, copy=True)
-    )
-    for (rows_out, rows_in), matrix in zip(pairs.pairs, weight, strict=True):
-        total.index_add_(0, rows_out, (features[rows_in] @ matrix).to(total.dtype))
-    return total
 
 
 class TiledConvolution(torch.autograd.Function):

@@ -21,6 +21,8 @@ ENGINES = {
     "MinkowskiEngine": {"hpcreco.sparse.minkowski"},
     "mpi4py": {"hpcreco.collective"},
 }
+#: the modules that hold Triton kernels, and what launches them: they need triton when they are imported
+KERNELS = {"hpcreco.sparse.gpu.kernels", "hpcreco.sparse.gpu.launch"}
 #: what each of these may import of ours; everything else in the package is free of such a list
 FOUNDATIONS = {
     "hpcreco.world": set(),
@@ -179,6 +181,14 @@ def test_engines_are_imported_in_one_place_and_on_demand(engine):
     assert not wrong, told(wrong)
 
 
+def test_triton_is_imported_on_demand():
+    """Where it is missing, GPUs use torch operations and CPUs need nothing of it."""
+    needs_triton = [i for i in ALL if within(i.imported, "triton") or i.imported in KERNELS]
+    wrong = [i for i in needs_triton if i.at_start and i.importer not in KERNELS]
+    assert not wrong, told(wrong)
+    assert any(within(i.imported, "triton") and i.at_start for i in ALL)
+
+
 def test_relative_imports_stay_in_their_package():
     """``from ..x`` hides which layer is reached; the rules above read absolute names."""
     wrong = [
@@ -233,7 +243,7 @@ def torch_free() -> list[str]:
 
 def test_experiments_load_without_torch():
     """One interpreter imports them all, with torch and the optional engines made unimportable."""
-    blocked = ("torch", *ENGINES, "tensorboard", "torch_geometric")
+    blocked = ("torch", *ENGINES, "tensorboard", "torch_geometric", "triton")
     program = f"for m in {blocked!r}: sys.modules[m] = None\nimport importlib\n" + "\n".join(
         f"importlib.import_module({name!r})" for name in torch_free()
     )
@@ -242,7 +252,7 @@ def test_experiments_load_without_torch():
 
 def test_command_line_works_without_optional_packages():
     """``config list`` does its job with no engine, no MPI and no tensorboard to import."""
-    blocked = (*ENGINES, "tensorboard", "torch_geometric")
+    blocked = (*ENGINES, "tensorboard", "torch_geometric", "triton")
     program = f"for m in {blocked!r}: sys.modules[m] = None\n" + HELP.format(arguments=["config", "list"])
     assert "hpcreco" in loaded_by(program)
 

@@ -187,7 +187,7 @@ def convolutions(args: argparse.Namespace) -> list[tuple[int, int, int]]:
         assert isinstance(module, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv))
         x = inputs[0]
         if isinstance(module, sparse.SubmanifoldConv):
-            found = submanifold_map(pack(x.coords), module.kernel, tiled=True)
+            found = submanifold_map(pack(x.coords), module.kernel, "numba")
             assert isinstance(found, TiledMap)
             pairs = int((found.forth.starts[:, -1] - found.forth.starts[:, 0]).sum())
         else:

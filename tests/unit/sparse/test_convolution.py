@@ -46,20 +46,12 @@ CLOUDS = [
 ]
 
 
-class TorchSites(NativeSites):
-    """The native backend as it works on devices without numba kernels."""
-
-    @classmethod
-    def build(cls, coords: Tensor, keys: Tensor) -> tuple[NativeSites, None]:
-        return NativeSites(coords, keys, tiled=False), None
-
-
 @pytest.fixture(params=["native", "torch operations", "minkowski"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "minkowski":
         pytest.importorskip("MinkowskiEngine", reason="needs MinkowskiEngine")
     if request.param == "torch operations":
-        monkeypatch.setattr("hpcreco.sparse.native.NativeSites.build", TorchSites.build)
+        monkeypatch.setenv("HPCRECO_SPARSE_PATH", "torch")
         return "native"
     return request.param
 
@@ -130,15 +122,15 @@ def test_backends_agree_with_dense_convolutions(
         agree(one, other, dtype)
 
 
-@pytest.mark.parametrize("tiled", [True, False])
-def test_windows_wider_than_the_stride(tiled: bool) -> None:
+@pytest.mark.parametrize("path", ["numba", "torch"])
+def test_windows_wider_than_the_stride(path: str) -> None:
     """kernel 3, stride 2: the dense convolution of the grid, padded with zeros at the upper end."""
     torch.manual_seed(2)
     coords = torch.unique(cloud("sparse"), dim=0)
     features = torch.randn(len(coords), 4, dtype=torch.float64, requires_grad=True)
     from hpcreco.sparse.tensor import pack
 
-    x = sparse.SparseTensor(features, NativeSites(coords, pack(coords), tiled=tiled))
+    x = sparse.SparseTensor(features, NativeSites(coords, pack(coords), path=path))
     down = sparse.DownConv(4, 6, 3, 2).double()
     y = down(x)
     padded = functional.pad(scatter(features, coords, SIZE), (0, 2) * 3)

@@ -1,0 +1,153 @@
+"""What calls the Triton kernels: the same two functions as `gathered`, and the tables that they work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from hpcreco.sparse.gpu import kernels, tuning
+from hpcreco.sparse.gpu.tuning import Blocks
+from hpcreco.sparse.paths import interpreted
+from hpcreco.sparse.tables import Table
+
+SEARCHED, MASKED = 256, 256
+"""Rows per program of the kernels `search` and `patterns`."""
+PROGRAMS, LEAST_TILES = 1024, 8
+"""The gradient of the weights is split for about so many programs, each with so many tiles at least."""
+
+
+def try_out(device: torch.device) -> None:
+    """One small kernel, waited for; raises whatever stands against Triton on this device."""
+    keys = torch.arange(3, device=device)
+    found = neighbours(keys, torch.tensor([-1, 0, 1], device=device)).tolist()
+    if found != [[-1, 0, 1], [0, 1, 2], [1, 2, -1]]:
+        raise RuntimeError(f"neighbours of 0, 1, 2 were found to be {found}")
+
+
+def neighbours(keys: Tensor, deltas: Tensor) -> Tensor:
+    """See tables.neighbours; deltas (K,) antisymmetric about the middle one."""
+    n, n_offsets = len(keys), len(deltas)
+    table = torch.full((n_offsets, n), -1, dtype=torch.int32, device=keys.device)
+    if n:
+        with _on(keys.device):
+            grid = (-(-n // SEARCHED), n_offsets // 2 + 1)
+            kernels.search[grid](
+                keys, deltas, table, n, n.bit_length(), BLOCK=SEARCHED, enable_fp_fusion=True
+            )
+    return table
+
+
+def ordered(table: Table) -> Table:
+    """The same table with its columns sorted by which offsets have neighbours; equal ones keep their order."""
+    n_offsets, n = table.rows.shape
+    if not n:
+        return table
+    masks = torch.empty(n, dtype=torch.int64, device=table.rows.device)
+    with _on(masks.device):
+        kernels.patterns[(-(-n // MASKED),)](
+            table.rows, masks, n, N_OFFSETS=n_offsets, BLOCK=MASKED, enable_fp_fusion=True
+        )
+    order = torch.argsort(masks, stable=True)
+    return Table(table.rows.index_select(1, order), table.n_in, order.int())
+
+
+def convolve(x: Tensor, weight: Tensor, table: Table, base: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """See gathered.convolve. x, base contiguous; weight of any strides."""
+    c_in, c_out = x.shape[1], weight.shape[2]
+    out = x.new_empty(table.n_out, c_out, dtype=dtype)
+    if not out.numel():
+        return out
+    block_k, block_n = tuning.channels(c_in, _deepest(x)), tuning.channels(c_out)
+
+    def run(blocks: Blocks) -> None:
+        lists, counts = _offsets_of_tiles(table, blocks.rows)
+        kernels.convolve[(len(counts), -(-c_out // block_n))](
+            out, x, weight, out if base is None else base, table.rows, _order(table), lists, counts,
+            table.n_out, c_in, c_out, len(table.rows), *weight.stride(),
+            HAS_BASE=base is not None, ORDERED=table.order is not None, PRECISION=_precision(), WIDEN=interpreted(),
+            PARTS=-(-c_in // block_k), BLOCK_M=blocks.rows, BLOCK_N=block_n, BLOCK_K=block_k,
+            num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
+        )  # fmt: skip
+
+    with _on(x.device):
+        run(tuning.choose("convolve", x, (c_in, c_out, len(table.rows)), table.n_out, run))
+    return out
+
+
+def weight_gradient(x: Tensor, grad: Tensor, table: Table) -> Tensor:
+    """See gathered.weight_gradient. The shares of a sum depend on the numbers of rows and channels only, and are added
+    in a fixed order.
+    """
+    n_offsets, c_in, c_out = len(table.rows), x.shape[1], grad.shape[1]
+    block_k, block_n = tuning.channels(c_in), tuning.channels(c_out)
+    blocks_of_channels = -(-c_in // block_k) * -(-c_out // block_n)
+
+    def run(blocks: Blocks) -> Tensor:
+        lists, counts = _tiles_of_offsets(table, blocks.rows)
+        n_tiles = lists.shape[1]
+        splits = max(1, min(PROGRAMS // (n_offsets * blocks_of_channels), n_tiles // LEAST_TILES))
+        partial = x.new_empty(splits, n_offsets, c_in, c_out, dtype=torch.float32)
+        kernels.weight_gradient[(n_offsets, splits, blocks_of_channels)](
+            partial, x, grad, table.rows, _order(table), lists, counts, table.n_out, n_tiles, c_in, c_out,
+            ORDERED=table.order is not None, PRECISION=_precision(), WIDEN=interpreted(),
+            BLOCK_M=blocks.rows, BLOCK_N=block_n, BLOCK_K=block_k,
+            num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
+        )  # fmt: skip
+        return partial.sum(0)
+
+    if not table.n_out:
+        return x.new_zeros(n_offsets, c_in, c_out, dtype=torch.float32)
+    with _on(x.device):
+        return run(tuning.choose("weight_gradient", x, (c_in, c_out, n_offsets), table.n_out, run))
+
+
+def _order(table: Table) -> Tensor:
+    return table.rows if table.order is None else table.order  # any pointer, where none is read
+
+
+def _precision() -> str:
+    """How float32 is multiplied: by the switch that also rules torch's own products."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+
+
+def _deepest(x: Tensor) -> int:
+    """Input channels of a block at most: products of float32 without tensor cores hold both factors in registers."""
+    if x.element_size() <= 2:
+        return 64
+    return 32 if _precision() == "tf32" else 16
+
+
+def _occupied(table: Table, size: int) -> Tensor:
+    """(K, tiles): whether any column of a tile of `size` columns has a neighbour at the offset."""
+    missing = -table.n_out % size
+    there = torch.nn.functional.pad(table.rows, (0, missing), value=-1).view(len(table.rows), -1, size)
+    return there.amax(2) >= 0
+
+
+def _offsets_of_tiles(table: Table, size: int) -> tuple[Tensor, Tensor]:
+    """For each tile its offsets with neighbours first, ascending, (tiles, K) int32, and how many they are, (tiles,)."""
+    if ("offsets", size) not in table.tiles:
+        table.tiles["offsets", size] = _first_true(_occupied(table, size).t())
+    return table.tiles["offsets", size]
+
+
+def _tiles_of_offsets(table: Table, size: int) -> tuple[Tensor, Tensor]:
+    """For each offset the tiles with neighbours first, ascending, (K, tiles) int32, and how many these are, (K,)."""
+    if ("tiles", size) not in table.tiles:
+        table.tiles["tiles", size] = _first_true(_occupied(table, size))
+    return table.tiles["tiles", size]
+
+
+def _first_true(flags: Tensor) -> tuple[Tensor, Tensor]:
+    places = torch.argsort(flags.logical_not().to(torch.uint8), dim=1, stable=True)
+    return places.int().contiguous(), flags.sum(1, dtype=torch.int32)
+
+
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """Triton launches on torch's current device, which need not be that of the data."""
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        yield
