@@ -16,7 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 
 LOG = logging.getLogger("hpcreco")
 
@@ -305,13 +313,26 @@ class Steps(Strict):
     """How events become global steps.
 
     files: one shard per rank and step (the legacy batch_size of 1); events: `size` events per step; cost: events up to
-    a summed cost of `size` per step. The last two do not depend on the number of ranks. A rank's share is cut into
-    micro-batches of at most `micro_cost`.
+    a summed cost of `size` per step, and with `rank_size` packed into parts of that cost, which even out the ranks. The
+    last two do not depend on the number of ranks. A rank's share is cut into micro-batches of at most `micro_cost`.
     """
 
     mode: Literal["files", "events", "cost"] = "files"
     size: float = Field(default=1, gt=0)
+    rank_size: float | None = Field(default=None, gt=0)
     micro_cost: float = Field(default=math.inf, gt=0)
+
+
+def within_budget(rank_budget: float | None, info: ValidationInfo) -> float | None:
+    """Validates the field `rank_budget` of a dialect, which cuts its `cost_budget`, declared before, into parts."""
+    if rank_budget is None:
+        return None
+    budget = info.data.get("cost_budget")
+    if budget is None:
+        raise ValueError("it is a rank's part of a step of cost_budget; give that too")
+    if rank_budget > budget:
+        raise ValueError(f"a rank's part of a step cannot exceed the step's cost_budget of {budget:g}")
+    return rank_budget
 
 
 class Loading(Strict):

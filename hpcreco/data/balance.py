@@ -8,7 +8,7 @@ from itertools import islice
 
 import numpy as np
 
-from hpcreco.data import plan
+from hpcreco.data import sharing
 from hpcreco.data.plan import PlanError, StepPlanner
 
 
@@ -27,7 +27,7 @@ class Balance:
     @property
     def efficiency(self) -> np.ndarray:
         """(steps,) mean over largest load; 1 where nothing costs anything."""
-        return np.array([plan.efficiency(loads) for loads in self.loads.tolist()])
+        return np.array([sharing.efficiency(loads) for loads in self.loads.tolist()])
 
     @property
     def overall(self) -> float:
@@ -56,12 +56,10 @@ def simulate(
     whole_files = planner.mode == "files"
     loads, events, passes = [], [], []
     for step in islice(planner.stream(epoch, ranks=ranks), steps):
-        costs = [
-            [step.costs[i] for i in part] for part in plan.split(step.refs, step.costs, ranks, whole_files)
-        ]
+        costs = [[step.costs[i] for i in part] for part in sharing.assign(step, ranks, whole_files)]
         loads.append([sum(part) for part in costs])
         events.append([len(part) for part in costs])
-        passes.append(max(1, *(len(plan.micro_batches(part, budget)) for part in costs)))
+        passes.append(max(1, *(len(sharing.micro_batches(part, budget)) for part in costs)))
         if steps is None and step.last:
             break
     return Balance(np.array(loads, np.float64), np.array(events, np.int64), np.array(passes, np.int64))

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from hpcreco.data.batch import Batch
 from hpcreco.data.dataset import EventDataset
-from hpcreco.data.plan import Share
+from hpcreco.data.sharing import Share
 
 _CLOSE_SECONDS = 5.0  # a read that hangs longer is left to the end of the process
 

@@ -1,12 +1,11 @@
-"""Which events make a step, and who works on them.
+"""Which events make a step.
 
 A step is a pure function of (seed, stage, epoch, position): every rank plans it alone and all agree.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -14,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from hpcreco.data.batch import Ref
+from hpcreco.data.packing import Packed, pack_epoch
 from hpcreco.data.randomness import PLAN, permutation
 
 MODES = ("files", "events", "cost")
@@ -36,7 +36,8 @@ class Events(Protocol):
 class Step:
     """One global step: the events all ranks together work on.
 
-    position: units of the epoch consumed before it; next_position: after it; last: it ends its epoch.
+    position: units of the epoch consumed before it; next_position: after it; last: it ends its epoch. packs: which
+    pack of the epoch each event belongs to; empty where there are none.
     """
 
     epoch: int
@@ -45,20 +46,7 @@ class Step:
     last: bool
     refs: tuple[Ref, ...]
     costs: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Share:
-    """One rank's part of a step, cut into micro-batches; their number is the same on every rank.
-
-    micro_batches: (refs, costs) of each, possibly empty. draw: which realisation of the events' randomness.
-    efficiency: mean / largest cost over ranks of the whole step.
-    """
-
-    micro_batches: tuple[tuple[tuple[Ref, ...], tuple[float, ...]], ...]
-    draw: int
-    efficiency: float
-    step: Step | None = None
+    packs: tuple[int, ...] = ()
 
 
 class StepPlanner:
@@ -68,6 +56,8 @@ class StepPlanner:
     files: a step takes `size` shards per rank, the last of an epoch possibly fewer, never padded.
     events: a step takes `size` events. cost: a step takes events until the next one would exceed `size`,
     at least one. Steps of `events` and `cost` do not depend on the number of ranks.
+    rank_size, in mode `cost`: the epoch is first packed into parts of at most this cost (see `packing`), and a step
+    takes size / rank_size of them, all of about the same cost: so many ranks, or a divisor of it, have equal loads.
     """
 
     def __init__(
@@ -79,6 +69,7 @@ class StepPlanner:
         seed: int,
         stage: int = 0,
         shuffle: bool = True,
+        rank_size: float | None = None,
     ) -> None:
         self.first = np.asarray(index.first, np.int64)
         self.costs = np.asarray(costs, np.float64)
@@ -89,6 +80,11 @@ class StepPlanner:
             raise PlanError(
                 f"step size {size!r}: expected a positive {'number' if mode == 'cost' else 'integer'}"
             )
+        if rank_size is not None and not (mode == "cost" and 0 < rank_size <= size):
+            raise PlanError(
+                f"rank size {rank_size!r}: expected a positive number up to the step size {size!r}, in mode 'cost'"
+            )
+        self.rank_size = rank_size
         if len(self.costs) != self.first[-1]:
             raise PlanError(f"{len(self.costs)} costs for {self.first[-1]} events")
         if len(self.costs) == 0:
@@ -96,6 +92,7 @@ class StepPlanner:
         if not np.all(np.isfinite(self.costs) & (self.costs >= 0)):
             raise PlanError("the cost of an event must be finite and not negative")
         self.shards = np.flatnonzero(np.diff(self.first) > 0)
+        self._packed = lru_cache(maxsize=2)(self._pack)
         self._order = lru_cache(maxsize=2)(self._permuted)
         self._running = lru_cache(maxsize=2)(lambda epoch: np.cumsum(self.costs[self._order(epoch)]))
 
@@ -114,7 +111,8 @@ class StepPlanner:
             shards = self.shards[chosen]
             chosen = np.concatenate([np.arange(self.first[s], self.first[s + 1]) for s in shards])
         refs = references(self.first, chosen)
-        return Step(epoch, position, end, end == self.units, refs, tuple(self.costs[chosen].tolist()))
+        costs = tuple(self.costs[chosen].tolist())
+        return Step(epoch, position, end, end == self.units, refs, costs, self._packs(epoch, position, end))
 
     def stream(self, epoch: int = 0, position: int = 0, ranks: int = 1) -> Iterator[Step]:
         """Steps without end, epoch after epoch, starting after `position` units of `epoch`."""
@@ -135,6 +133,8 @@ class StepPlanner:
             return -(-position // (int(self.size) * ranks))
         if self.mode == "events":
             return -(-position // int(self.size))
+        if self.rank_size is not None:
+            return int(np.searchsorted(self._packed(epoch).steps, position)) + 1 if position else 0
         count, at = 0, 0
         while at < position:
             at, count = self._end(epoch, at, ranks), count + 1
@@ -145,15 +145,34 @@ class StepPlanner:
         return "files" if self.mode == "files" else "events"
 
     def _permuted(self, epoch: int) -> np.ndarray:
+        return self._packed(epoch).order if self.rank_size is not None else self._plain(epoch)
+
+    def _plain(self, epoch: int) -> np.ndarray:
         if not self.shuffle:
             return np.arange(self.units)
         return permutation(self.units, self.seed, PLAN, self.stage, epoch)
+
+    def _pack(self, epoch: int) -> Packed:
+        assert self.rank_size is not None
+        per_step = int(self.size / self.rank_size * (1 + 1e-9))  # 0.3 / 0.1 is 3
+        key = (self.seed, self.stage, epoch) if self.shuffle else None
+        return pack_epoch(self.costs, self._plain(epoch), self.rank_size, per_step, key)
+
+    def _packs(self, epoch: int, position: int, end: int) -> tuple[int, ...]:
+        if self.rank_size is None:
+            return ()
+        return tuple(
+            np.searchsorted(self._packed(epoch).packs, np.arange(position, end), side="right").tolist()
+        )
 
     def _end(self, epoch: int, position: int, ranks: int) -> int:
         if self.mode == "files":
             return min(position + int(self.size) * ranks, self.units)
         if self.mode == "events":
             return min(position + int(self.size), self.units)
+        if self.rank_size is not None:
+            steps = self._packed(epoch).steps
+            return int(steps[np.searchsorted(steps, position, side="right")])
         running = self._running(epoch)
         before = running[position - 1] if position else 0.0
         return max(position + 1, int(np.searchsorted(running, before + self.size, side="right")))
@@ -164,96 +183,3 @@ def references(first: np.ndarray, events: np.ndarray) -> tuple[Ref, ...]:
     shards = np.searchsorted(first, events, side="right") - 1
     numbers = (events - first[shards]).tolist()
     return tuple(Ref(s, e) for s, e in zip(shards.tolist(), numbers, strict=True))
-
-
-def split(
-    refs: Sequence[Ref], costs: Sequence[float], ranks: int, whole_files: bool = False
-) -> list[list[int]]:
-    """Positions in `refs` for each rank, balanced by cost: the costliest first, each to the least loaded rank.
-
-    Longest-processing-time rule (Graham 1969); ties go by order. Within a rank the order of `refs` is kept.
-    whole_files: events of one shard stay on one rank.
-    """
-    groups: dict[int, list[int]] = {}
-    for position, ref in enumerate(refs):
-        groups.setdefault(ref.shard if whole_files else position, []).append(position)
-    members = list(groups.values())
-    loads = [sum(costs[i] for i in group) for group in members]
-    heap = [(0.0, 0, rank) for rank in range(ranks)]  # cost, events, rank: free events spread as well
-    shares: list[list[int]] = [[] for _ in range(ranks)]
-    for number in sorted(range(len(members)), key=lambda n: (-loads[n], n)):
-        cost, events, rank = heapq.heappop(heap)
-        shares[rank].extend(members[number])
-        heapq.heappush(heap, (cost + loads[number], events + len(members[number]), rank))
-    return [sorted(share) for share in shares]
-
-
-def micro_batches(costs: Sequence[float], budget: float | None, count: int | None = None) -> list[list[int]]:
-    """Positions 0..n-1 cut in order into lists of cost <= `budget` each, at least one event in each.
-
-    budget None: everything in one. count: padded with empty lists to that many.
-    """
-    cut: list[list[int]] = []
-    filled = 0.0
-    for position, cost in enumerate(costs):
-        if not cut or (budget is not None and filled + cost > budget):
-            cut.append([])
-            filled = 0.0
-        cut[-1].append(position)
-        filled += cost
-    if count is not None:
-        if count < len(cut):
-            raise PlanError(f"{len(cut)} micro-batches are needed, {count} were asked for")
-        cut += [[] for _ in range(count - len(cut))]
-    return cut
-
-
-def share(step: Step, rank: int, ranks: int, budget: float | None = None, whole_files: bool = False) -> Share:
-    """This rank's part of `step`; the draw of its events is the step's epoch."""
-    shares = split(step.refs, step.costs, ranks, whole_files)
-    costs = [[step.costs[i] for i in part] for part in shares]
-    count = max(1, *(len(micro_batches(part, budget)) for part in costs))
-    mine = micro_batches(costs[rank], budget, count)
-    batches = tuple(_pick(step.refs, step.costs, [shares[rank][i] for i in batch]) for batch in mine)
-    return Share(batches, step.epoch, efficiency([sum(part) for part in costs]), step)
-
-
-def sweep(
-    index: Events,
-    costs: np.ndarray,
-    rank: int,
-    ranks: int,
-    budget: float | None = None,
-    whole_files: bool = False,
-    draw: int = 0,
-    count: int | None = None,
-) -> list[Share]:
-    """Every event exactly once over all ranks, in index order within a rank, one micro-batch per share.
-
-    count: only so many events, spread evenly over all.
-
-    For validation and inference; the number of shares differs between ranks, so nothing collective may
-    happen inside the loop over them.
-    """
-    first = np.asarray(index.first, np.int64)
-    total = int(first[-1])
-    events = np.arange(total) if count is None or count >= total else np.arange(count) * total // count
-    refs = references(first, events)
-    values = [float(cost) for cost in costs[events]]
-    shares = split(refs, values, ranks, whole_files)
-    balance = efficiency([sum(values[i] for i in part) for part in shares])
-    mine = shares[rank]
-    cut = micro_batches([values[i] for i in mine], budget)
-    return [Share((_pick(refs, values, [mine[i] for i in batch]),), draw, balance) for batch in cut]
-
-
-def efficiency(loads: Sequence[float]) -> float:
-    """Mean over largest cost per rank: the share of time the ranks work if cost is time; 1 when idle."""
-    largest = max(loads, default=0.0)
-    return 1.0 if largest == 0 else sum(loads) / (len(loads) * largest)
-
-
-def _pick(
-    refs: Sequence[Ref], costs: Sequence[float], positions: Sequence[int]
-) -> tuple[tuple[Ref, ...], tuple[float, ...]]:
-    return tuple(refs[i] for i in positions), tuple(costs[i] for i in positions)

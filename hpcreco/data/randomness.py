@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-READ, PLAN = 1, 2  # what a stream is for; part of its key
+READ, PLAN, PACKS, STEPS = 1, 2, 3, 4  # what a stream is for; part of its key
 
 
 def stream(seed: int, purpose: int, *words: int) -> np.random.Generator:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from hpcreco import shards
 from hpcreco.config import Store
 from hpcreco.data.batch import Batch
-from hpcreco.data.plan import Share, sweep
+from hpcreco.data.sharing import Share, sweep
 from hpcreco.train import checkpoint, evaluation
 from hpcreco.train.predictions import Made, YinfSink
 from hpcreco.train.session import Session

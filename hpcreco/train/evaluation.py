@@ -12,7 +12,8 @@ from torch import nn
 from hpcreco.config import Run
 from hpcreco.data.batch import Batch, Ref
 from hpcreco.data.loader import Loader
-from hpcreco.data.plan import Share, micro_batches, references, split
+from hpcreco.data.plan import references
+from hpcreco.data.sharing import Share, micro_batches, split
 from hpcreco.train.session import Part
 from hpcreco.train.step import cast
 from hpcreco.train.sums import Sums

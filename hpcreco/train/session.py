@@ -16,7 +16,8 @@ from hpcreco import collective, experiment, shards
 from hpcreco.config import Run
 from hpcreco.data.dataset import EventDataset
 from hpcreco.data.loader import Loader
-from hpcreco.data.plan import Share, StepPlanner, share
+from hpcreco.data.plan import StepPlanner
+from hpcreco.data.sharing import Share, share
 from hpcreco.nn.normalisation import synchronise
 from hpcreco.parallel import Parallel
 from hpcreco.train.state import Progress
@@ -109,7 +110,13 @@ class Session:
         assert self.training is not None
         steps = self.run.steps
         return StepPlanner(
-            self.training.index, self.training.costs, steps.mode, steps.size, self.run.seed, stage
+            self.training.index,
+            self.training.costs,
+            steps.mode,
+            steps.size,
+            self.run.seed,
+            stage,
+            rank_size=steps.rank_size,
         )
 
     def pace(self, stage: int) -> Pace:

@@ -137,7 +137,8 @@ def _is_donor(session: Session, content: Mapping[str, Any]) -> bool:
 
     The run's own checkpoints are resumed like any run's, or a job that is requeued would begin again each time.
     """
-    own = content["identity"] == session.run.identity() and content["digests"] == session.digests
+    same = not differences(content["identity"], session.run.identity())
+    own = same and content["digests"] == session.digests
     return session.run.transfer and not own
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from hpcreco import parallel, world
 from hpcreco.data.batch import Batch, Event, collate
-from hpcreco.data.plan import Step, StepPlanner, share
+from hpcreco.data.plan import Step, StepPlanner
+from hpcreco.data.sharing import share
 from hpcreco.parallel.gradients import reduce_gradients
 
 SIZES = [3, 1, 4, 2]  # events per file

@@ -149,7 +149,8 @@ def _steps(written: Dialect) -> Steps:
     if iterator is None:
         return Steps(mode="events", size=1, micro_cost=micro)
     if iterator.cost_budget is not None:
-        return Steps(mode="cost", size=iterator.cost_budget, micro_cost=micro)
+        size, part = iterator.cost_budget, iterator.rank_budget
+        return Steps(mode="cost", size=size, rank_size=part, micro_cost=micro)
     return Steps(mode="events", size=iterator.batch_size, micro_cost=micro)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from hpcreco.config import Cadence, EarlyStop, Parallel, Strict
+from hpcreco.config import Cadence, EarlyStop, Parallel, Strict, within_budget
 
 #: keys that are accepted and change nothing, and why; `*` stands for any name
 INERT = {
@@ -95,6 +95,11 @@ class Iterator(Strict):
     # hpcreco's own
     num_batches: int | None = Field(default=1, ge=1)  # of a validation; null: all events
     cost_budget: float | None = Field(default=None, gt=0)  # of a training step, instead of batch_size events
+    rank_budget: float | None = Field(
+        default=None, gt=0
+    )  # a rank's part of cost_budget: steps of equal parts
+
+    _within_budget = field_validator("rank_budget")(within_budget)
 
     @field_validator("input_data", mode="before")
     @classmethod

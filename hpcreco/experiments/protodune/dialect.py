@@ -197,7 +197,9 @@ def _steps(data: Data) -> Steps:
     if data.event_batch is not None:
         return Steps(mode="events", size=data.event_batch, micro_cost=data.micro_cost)
     if data.cost_budget is not None:
-        return Steps(mode="cost", size=data.cost_budget, micro_cost=data.micro_cost)
+        return Steps(
+            mode="cost", size=data.cost_budget, rank_size=data.rank_budget, micro_cost=data.micro_cost
+        )
     return Steps(mode="files", micro_cost=data.micro_cost)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from hpcreco.config import Cadence, EarlyStop, Parallel, Strict
+from hpcreco.config import Cadence, EarlyStop, Parallel, Strict, within_budget
 from hpcreco.experiments.protodune.settings import CellNet, ChargeCellNet, Normalise, Transforms
 
 #: legacy keys that are accepted and change nothing, and why
@@ -60,9 +60,12 @@ class Data(Strict):
     normalise_labels: Normalise | None = None
     event_batch: int | None = Field(default=None, ge=1)
     cost_budget: float | None = Field(default=None, gt=0)
+    rank_budget: float | None = Field(default=None, gt=0)
     micro_cost: float = Field(default=math.inf, gt=0)
     workers: int = Field(default=1, ge=1)
     prefetch: int = Field(default=2, ge=1)
+
+    _within_budget = field_validator("rank_budget")(within_budget)
 
     @field_validator("data_path", mode="before")
     @classmethod

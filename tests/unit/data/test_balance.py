@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hpcreco.data.balance import Balance, simulate
-from hpcreco.data.plan import PlanError, StepPlanner, share
+from hpcreco.data.plan import PlanError, StepPlanner
+from hpcreco.data.sharing import share
 from tests.unit.data.test_plan import COSTS, SIZES, files
 
 

@@ -14,8 +14,9 @@ from hpcreco import shards
 from hpcreco.data.batch import Event, Ref
 from hpcreco.data.dataset import DataError, EventDataset
 from hpcreco.data.loader import Loader
-from hpcreco.data.plan import StepPlanner, share, sweep
+from hpcreco.data.plan import StepPlanner
 from hpcreco.data.randomness import PLAN, READ, permutation, stream
+from hpcreco.data.sharing import share, sweep
 
 SCHEMA = shards.Schema(
     "hpcreco/toy/points",

@@ -1,4 +1,4 @@
-"""A step is a pure function of (seed, stage, epoch, position); shares of it add up to it."""
+"""A step is a pure function of (seed, stage, epoch, position)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hpcreco.data.batch import Ref
-from hpcreco.data.plan import PlanError, StepPlanner, efficiency, micro_batches, share, split, sweep
+from hpcreco.data.plan import PlanError, StepPlanner
+from hpcreco.data.sharing import share
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ EVERY = {Ref(s, e) for s, size in enumerate(SIZES) for e in range(size)}
 
 
 def planner(mode: str, size: float, seed: int = 1, stage: int = 0, **kw) -> StepPlanner:
+    if mode == "packed":
+        mode, kw = "cost", {"rank_size": size / 4, **kw}
     return StepPlanner(files(SIZES), COSTS, mode, size, seed, stage, **kw)
 
 
@@ -40,7 +41,9 @@ def epoch_of(plan: StepPlanner, ranks: int, epoch: int = 0) -> list:
     return steps
 
 
-MODES = [("files", 1), ("files", 2), ("events", 4), ("cost", 50.0), ("cost", 1e-3), ("cost", 1e9)]
+MODES = [
+    ("files", 1), ("files", 2), ("events", 4), ("cost", 50.0), ("cost", 1e-3), ("cost", 1e9), ("packed", 100.0),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("mode", "size"), MODES)
@@ -59,7 +62,7 @@ def test_an_epoch_has_every_event_exactly_once(mode, size, ranks):
             assert step.costs == tuple(COSTS[plan.first[ref.shard] + ref.event] for ref in step.refs)
 
 
-@pytest.mark.parametrize(("mode", "size"), [("events", 4), ("cost", 50.0)])
+@pytest.mark.parametrize(("mode", "size"), [("events", 4), ("cost", 50.0), ("packed", 100.0)])
 def test_steps_of_fixed_size_or_cost_do_not_depend_on_the_number_of_ranks(mode, size):
     plan = planner(mode, size)
     assert epoch_of(plan, 1) == epoch_of(plan, 5)
@@ -126,76 +129,6 @@ def test_the_stream_goes_on_over_epochs_and_from_any_position():
     ends = [number for number, step in enumerate(taken) if step.last]
     assert taken[ends[0] + 1] == plan.step(3, 0, 1)
     assert next(plan.stream(0, plan.units)) == plan.step(1, 0, 1)
-
-
-costs_and_ranks = st.tuples(
-    st.lists(st.floats(0, 1e6, allow_nan=False), min_size=0, max_size=40), st.integers(1, 9)
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(costs_and_ranks)
-def test_a_split_is_a_partition_within_the_bound_of_the_rule(drawn):
-    costs, ranks = drawn
-    refs = [Ref(n // 3, n % 3) for n in range(len(costs))]
-    shares = split(refs, costs, ranks)
-    assert sorted(i for part in shares for i in part) == list(range(len(costs)))
-    assert all(part == sorted(part) for part in shares)
-    loads = [sum(costs[i] for i in part) for part in shares]
-    # Graham: no list schedule exceeds mean + largest
-    assert max(loads) <= sum(costs) / ranks + max(costs, default=0) + 1e-6
-    whole = split(refs, costs, ranks, whole_files=True)
-    assert sorted(i for part in whole for i in part) == list(range(len(costs)))
-    homes = [{refs[i].shard for i in part} for part in whole]
-    assert sum(map(len, homes)) == len(set().union(*homes))
-
-
-def test_equal_costs_give_equal_shares_even_when_nothing_costs_anything():
-    for cost in (0.0, 2.0):
-        parts = split([Ref(0, n) for n in range(8)], [cost] * 8, 4)
-        assert [len(part) for part in parts] == [2] * 4
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(0, 100), max_size=30), st.floats(0.1, 150))
-def test_micro_batches_keep_order_and_budget(costs, budget):
-    cut = micro_batches(costs, budget)
-    assert [i for batch in cut for i in batch] == list(range(len(costs)))
-    assert all(len(batch) == 1 or sum(costs[i] for i in batch) <= budget for batch in cut)
-    padded = micro_batches(costs, budget, len(cut) + 2)
-    assert padded == [*cut, [], []]
-    with pytest.raises(PlanError):
-        micro_batches([1.0, 1.0], 1.0, 1)
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 5, 30])
-@pytest.mark.parametrize("budget", [None, 30.0])
-def test_all_ranks_run_the_same_number_of_micro_batches_and_together_the_step(ranks, budget):
-    step = planner("events", 12).step(0, 0, ranks)
-    shares = [share(step, rank, ranks, budget) for rank in range(ranks)]
-    assert len({len(part.micro_batches) for part in shares}) == 1
-    assert len(shares[0].micro_batches) >= 1
-    together = [ref for part in shares for refs, _ in part.micro_batches for ref in refs]
-    assert sorted(together) == sorted(step.refs)
-    assert len({part.efficiency for part in shares}) == 1
-
-
-def test_a_sweep_takes_every_event_once_and_keeps_files_together_when_asked():
-    for whole in (False, True):
-        shares = [sweep(files(SIZES), COSTS, rank, 3, 60.0, whole) for rank in range(3)]
-        per_rank = [
-            [ref for part in mine for refs, _ in part.micro_batches for ref in refs] for mine in shares
-        ]
-        assert sorted(ref for refs in per_rank for ref in refs) == sorted(EVERY)
-        assert all(refs == sorted(refs) for refs in per_rank)
-        homes = [{ref.shard for ref in refs} for refs in per_rank]
-        if whole:
-            assert sum(map(len, homes)) == len(set().union(*homes))
-
-
-def test_efficiency_is_mean_over_largest():
-    assert efficiency([1.0, 1.0, 4.0]) == 0.5
-    assert efficiency([0.0, 0.0]) == 1.0
 
 
 def test_settings_that_make_no_plan_are_refused():

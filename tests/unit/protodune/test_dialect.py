@@ -109,6 +109,8 @@ def test_the_users_own_files_load_unchanged(name, monkeypatch, public_data):
         ({"train": {}}, "train.n_epochs: missing"),
         ({"optimizer": {"lr": 1}}, "name of a class"),
         ({"data__event_batch": 2, "data__cost_budget": 10}, "not both"),
+        ({"data__rank_budget": 5}, "data.rank_budget: it is a rank's part of a step of cost_budget"),
+        ({"data__cost_budget": 10, "data__rank_budget": 11}, "cannot exceed the step's cost_budget of 10"),
         ({"data__event_batch": 2, "train__lr_scaling": "linear"}, "leave it out"),
         ({"model__nInputFeatures": 1, "data__transforms": {"z_segments": [10]}}, "leaves no charge"),
         ({"train__iterations": 5}, "not both"),
@@ -187,7 +189,9 @@ def test_without_train_i_nothing_is_needed_to_train():
 def test_steps_by_file_events_and_cost():
     assert normalise(changed(data__event_batch=7)).steps.model_dump()["mode"] == "events"
     steps = normalise(changed(data__cost_budget=1e5, data__micro_cost=5e4)).steps
-    assert (steps.mode, steps.size, steps.micro_cost) == ("cost", 1e5, 5e4)
+    assert (steps.mode, steps.size, steps.micro_cost, steps.rank_size) == ("cost", 1e5, 5e4, None)
+    steps = normalise(changed(data__cost_budget=1e5, data__rank_budget=2e4)).steps
+    assert (steps.mode, steps.size, steps.rank_size) == ("cost", 1e5, 2e4)
 
 
 def test_plateau_trainer_is_a_schedule():

@@ -91,6 +91,16 @@ def test_what_is_wrong_is_named(change, expected):
         run_of([change])
 
 
+def test_a_step_may_be_a_cost_and_that_cut_into_parts_for_ranks():
+    training = "data_iterator_settings.training"
+    steps = run_of([f"{training}.cost_budget=1e5"]).steps
+    assert (steps.mode, steps.size, steps.rank_size) == ("cost", 1e5, None)
+    steps = run_of([f"{training}.cost_budget=1e5", f"{training}.rank_budget=2e4"]).steps
+    assert (steps.mode, steps.size, steps.rank_size) == ("cost", 1e5, 2e4)
+    with pytest.raises(ConfigError, match=r"training\.rank_budget: it is a rank's part"):
+        run_of([f"{training}.rank_budget=2e4"])
+
+
 def test_lenient_leaves_unknown_keys_out(caplog):
     assert run_of(["training_settings.num_iterations=1"], lenient=True).iterations == 600
     assert "training_settings.num_iterations: unknown key" in caplog.text
