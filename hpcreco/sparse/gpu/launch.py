@@ -67,7 +67,8 @@ def convolve(x: Tensor, weight: Tensor, table: Table, base: Tensor | None, dtype
         kernels.convolve[(len(counts), -(-c_out // block_n))](
             out, x, weight, out if base is None else base, table.rows, _order(table), lists, counts,
             table.n_out, c_in, c_out, len(table.rows), *weight.stride(),
-            HAS_BASE=base is not None, ORDERED=table.order is not None, PRECISION=_precision(), WIDEN=interpreted(),
+            HAS_BASE=base is not None, ORDERED=table.order is not None,
+            PRECISION=tuning.float32_products(), WIDEN=interpreted(),
             PARTS=-(-c_in // block_k), BLOCK_M=blocks.rows, BLOCK_N=block_n, BLOCK_K=block_k,
             num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
         )  # fmt: skip
@@ -92,7 +93,8 @@ def weight_gradient(x: Tensor, grad: Tensor, table: Table) -> Tensor:
         partial = x.new_empty(splits, n_offsets, c_in, c_out, dtype=torch.float32)
         kernels.weight_gradient[(n_offsets, splits, blocks_of_channels)](
             partial, x, grad, table.rows, _order(table), lists, counts, table.n_out, n_tiles, c_in, c_out,
-            ORDERED=table.order is not None, PRECISION=_precision(), WIDEN=interpreted(),
+            ORDERED=table.order is not None,
+            PRECISION=tuning.float32_products(), WIDEN=interpreted(),
             BLOCK_M=blocks.rows, BLOCK_N=block_n, BLOCK_K=block_k,
             num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
         )  # fmt: skip
@@ -108,16 +110,11 @@ def _order(table: Table) -> Tensor:
     return table.rows if table.order is None else table.order  # any pointer, where none is read
 
 
-def _precision() -> str:
-    """How float32 is multiplied: by the switch that also rules torch's own products."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
-
-
 def _deepest(x: Tensor) -> int:
     """Input channels of a block at most: products of float32 without tensor cores hold both factors in registers."""
     if x.element_size() <= 2:
         return 64
-    return 32 if _precision() == "tf32" else 16
+    return 32 if tuning.float32_products() == "tf32" else 16
 
 
 def _occupied(table: Table, size: int) -> Tensor:

@@ -49,6 +49,14 @@ def channels(width: int, most: int = 64) -> int:
     return min(sizes, key=lambda size: (-(-width // size) * size, -size))
 
 
+def float32_products() -> str:
+    """How float32 is multiplied, "tf32" or "ieee", by the switch that also rules torch's own products."""
+    switch = torch.backends.cuda.matmul
+    # Reading the older switch raises where the newer one was set.
+    precision = getattr(switch, "fp32_precision", None) or ("tf32" if switch.allow_tf32 else "ieee")
+    return "tf32" if precision == "tf32" else "ieee"
+
+
 def choose(
     kernel: str, like: Tensor, widths: tuple[int, ...], rows: int, run: Callable[[Blocks], object]
 ) -> Blocks:
@@ -61,10 +69,8 @@ def choose(
     if not like.is_cuda or mode == "off":
         return candidates[0]
     kept = _kept(like.device.index or 0, mode)
-    tf32 = like.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
-    key = (
-        f"{kernel} {'tf32' if tf32 else str(like.dtype).removeprefix('torch.')} {'x'.join(map(str, widths))}"
-    )
+    numbers = str(like.dtype).removeprefix("torch.") if like.dtype != torch.float32 else float32_products()
+    key = f"{kernel} {numbers} {'x'.join(map(str, widths))}"
     if key not in kept.choices:
         if rows < FEWEST_ROWS:
             return candidates[0]
