@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hpcreco import sparse
 from hpcreco.nn.normalisation import BatchNorm
-from hpcreco.sparse import SparseTensor
+from hpcreco.sparse import SparseTensor, in_order
 
 Norm = Callable[[int], BatchNorm]
 
@@ -91,7 +91,8 @@ class UResNet(nn.Module):
         """
         x, inverse = sparse.voxelize(coords, features, self.spatial_size, self.backend)
         decoder = self.decode(self.stem(x))
-        return Maps(self.norm(decoder[0].features).index_select(0, inverse), decoder)
+        rows = self.norm(decoder[0].features)
+        return Maps(rows if in_order(inverse, len(rows)) else rows.index_select(0, inverse), decoder)
 
     def decode(self, x: SparseTensor) -> tuple[SparseTensor, ...]:
         """Stem output (width channels) -> the decoder's maps, finest first."""

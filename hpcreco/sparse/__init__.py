@@ -18,6 +18,7 @@ from hpcreco.sparse.tensor import (
     Triple,
     backend,
     concatenate,
+    in_order,
     use,
     voxelize,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "UpConv",
     "backend",
     "concatenate",
+    "in_order",
     "triple",
     "use",
     "voxelize",

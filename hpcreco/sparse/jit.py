@@ -39,5 +39,10 @@ def launch(kernel: Callable, *arguments: Any) -> Any:
     kernels.
     """
     with _one_at_a_time:
-        numba.set_num_threads(min(workers(), numba.config.NUMBA_NUM_THREADS))
+        threads = workers()
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        if (
+            workers() != threads
+        ):  # numba, as it starts its threads, sets the number of OpenMP's, which is torch's
+            torch.set_num_threads(threads)
         return kernel(*arguments)

@@ -1,5 +1,4 @@
-"""The numba kernels of the native backend: pairs of neighbouring sites, convolution over them, gradient of
-the weights.
+"""The numba kernels of the native backend: convolution over pairs of sites, gradient of the weights.
 
 A kernel map is a list of pairs (output row, input row), sorted by tile of `TILE` output rows, then by kernel
 offset, so that a tile's output stays in cache while all offsets are added to it and each offset's matrix is
@@ -21,58 +20,6 @@ from hpcreco.sparse.jit import compiled
 from hpcreco.sparse.simd import fma, load, store
 
 TILE = 256
-
-
-@compiled(parallel=True)
-def find_pairs(keys, deltas, starts, pair_out, pair_in, workers):
-    """Neighbours of each site in a sorted list of packed coordinates.
-
-    keys (N,) int64 sorted; deltas (K,) int64: key difference of each kernel offset. Writes starts (tiles, K + 1)
-    and the pairs; each tile writes to its own K * TILE places, the most it can need.
-    """
-    n, n_offsets = keys.size, deltas.size
-    n_tiles = starts.shape[0]
-    for worker in prange(workers):
-        for tile in range(worker, n_tiles, workers):
-            first, last = tile * TILE, min(n, (tile + 1) * TILE)
-            found = first * n_offsets
-            starts[tile, 0] = found
-            for k in range(n_offsets):
-                neighbour = np.searchsorted(keys, keys[first] + deltas[k])
-                for row in range(first, last):
-                    wanted = keys[row] + deltas[k]
-                    while neighbour < n and keys[neighbour] < wanted:
-                        neighbour += 1
-                    if neighbour == n:
-                        break
-                    if keys[neighbour] == wanted:
-                        pair_out[found] = row
-                        pair_in[found] = neighbour
-                        found += 1
-                starts[tile, k + 1] = found
-
-
-@compiled()
-def sort_pairs(out_rows, in_rows, offsets, n_offsets, n_out):
-    """Pairs in any order -> (starts, pair_out, pair_in) sorted by (tile of the output row, offset); a
-    counting sort.
-    """
-    n_tiles = (n_out + TILE - 1) // TILE
-    count = np.zeros(n_tiles * n_offsets + 1, np.int64)
-    for p in range(out_rows.size):
-        count[out_rows[p] // TILE * n_offsets + offsets[p] + 1] += 1
-    place = np.cumsum(count)
-    starts = np.empty((n_tiles, n_offsets + 1), np.int64)
-    for tile in range(n_tiles):
-        starts[tile] = place[tile * n_offsets : (tile + 1) * n_offsets + 1]
-    pair_out = np.empty(out_rows.size, np.int32)
-    pair_in = np.empty(out_rows.size, np.int32)
-    for p in range(out_rows.size):
-        bucket = out_rows[p] // TILE * n_offsets + offsets[p]
-        pair_out[place[bucket]] = out_rows[p]
-        pair_in[place[bucket]] = in_rows[p]
-        place[bucket] += 1
-    return starts, pair_out, pair_in
 
 
 @compiled(parallel=True)

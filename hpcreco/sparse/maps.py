@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpcreco.sparse import kernels, tables
+from hpcreco.sparse import kernels, search, tables
 from hpcreco.sparse.jit import launch, workers
 from hpcreco.sparse.tables import SameRows, TableMap
 from hpcreco.sparse.tensor import Triple, pack
@@ -60,16 +60,18 @@ def submanifold_map(keys: Tensor, kernel: Triple, path: str) -> KernelMap:
     deltas = (steps[:, 0] << 32) + (steps[:, 1] << 16) + steps[:, 2]
     if path != "numba":
         return tables.submanifold_map(keys, deltas, path)
-    pairs = _neighbours(keys.numpy(), deltas)
+    pairs = _neighbours(keys.numpy(), deltas, kernel[2])
     return TiledMap(pairs, pairs, mirrored=True)
 
 
-def _neighbours(keys: np.ndarray, deltas: np.ndarray) -> TiledPairs:
+def _neighbours(keys: np.ndarray, deltas: np.ndarray, length: int) -> TiledPairs:
+    """deltas: key difference of each offset, `length` offsets in a row along z."""
     starts = np.empty((-(-len(keys) // kernels.TILE), len(deltas) + 1), np.int64)
     most = len(keys) * len(deltas)  # memory that is never written to is never taken
     pair_out, pair_in = np.empty(most, np.int32), np.empty(most, np.int32)
-    launch(kernels.find_pairs, keys, deltas, starts, pair_out, pair_in, workers())
-    return TiledPairs(starts, pair_out, pair_in, len(keys))
+    keys = np.append(keys, np.iinfo(np.int64).max)
+    launch(search.find_pairs, keys, deltas[::length].copy(), length, starts, pair_out, pair_in, workers())
+    return TiledPairs(starts, pair_out, pair_in, len(keys) - 1)
 
 
 def strided_map(
@@ -83,37 +85,42 @@ def strided_map(
     """
     if path != "numba":
         return tables.strided_map(coords, kernel, stride, offsets(kernel, centred=False), path)
-    parents, rows, steps = _windows(coords, kernel, stride)
-    keys, coarse = torch.unique(pack(parents), return_inverse=True)
+    windows = _side_by_side(coords, stride) if kernel == stride else _overlapping(coords, kernel, stride)
     n_offsets = kernel[0] * kernel[1] * kernel[2]
-    n_in, n_out = len(coords), len(keys)
-    o, i, k = coarse.numpy(), rows.numpy(), steps.numpy()
-    forth, back = _tiled(o, i, k, n_offsets, n_out), _tiled(i, o, k, n_offsets, n_in)
-    return keys, TiledMap(forth, back, mirrored=False)
+    return torch.from_numpy(windows[0]), _tiled(*windows[1:], n_offsets, len(coords), len(windows[0]))
+
+
+Windows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Sorted keys of the coarse sites; for each (window, site in it) the rows of both and the site's place in it."""
+
+
+def _side_by_side(coords: Tensor, stride: Triple) -> Windows:
+    """Windows that tile the grid: each site is in one."""
+    cells = coords.contiguous().numpy()
+    parents, places = np.empty(len(cells), np.int64), np.empty(len(cells), np.int32)
+    search.windows(cells, *stride, parents, places)
+    # few long ascending runs, which this sort merges
+    keys, coarse = search.number(parents, np.argsort(parents, kind="stable"))
+    return keys, coarse, np.arange(len(cells), dtype=np.int32), places
+
+
+def _overlapping(coords: Tensor, kernel: Triple, stride: Triple) -> Windows:
+    step = torch.tensor(stride, dtype=coords.dtype)
+    parents, rows, places = [], [], []
+    for place, offset in enumerate(offsets(kernel, centred=False)):
+        corner = coords[:, 1:] - torch.as_tensor(offset, dtype=coords.dtype)
+        at = torch.nonzero(((corner >= 0) & (corner % step == 0)).all(1)).squeeze(1)
+        parents.append(pack(torch.cat([coords[at, :1], corner[at] // step], 1)))
+        rows.append(at)
+        places.append(torch.full_like(at, place))
+    keys, coarse = torch.unique(torch.cat(parents), return_inverse=True)
+    return keys.numpy(), *(v.int().numpy() for v in (coarse, torch.cat(rows), torch.cat(places)))
 
 
 def _tiled(
-    out_rows: np.ndarray, in_rows: np.ndarray, steps: np.ndarray, n_offsets: int, n_out: int
-) -> TiledPairs:
-    starts, pair_out, pair_in = kernels.sort_pairs(out_rows, in_rows, steps, n_offsets, n_out)
-    return TiledPairs(starts, pair_out, pair_in, n_out)
-
-
-def _windows(coords: Tensor, kernel: Triple, stride: Triple) -> tuple[Tensor, Tensor, Tensor]:
-    """Every (window, site in it): the window's coordinates (P, 4), the site's row (P,) and its place in the
-    window (P,).
-    """
-    step = torch.tensor(stride, device=coords.device, dtype=coords.dtype)
-    rows = torch.arange(len(coords), device=coords.device)
-    if kernel == stride:  # windows tile the grid: one per site
-        cell = torch.div(coords[:, 1:], step, rounding_mode="floor")
-        x, y, z = (coords[:, 1:] - cell * step).long().unbind(1)
-        return torch.cat([coords[:, :1], cell], 1), rows, (x * kernel[1] + y) * kernel[2] + z
-    parents, chosen, places = [], [], []
-    for place, offset in enumerate(offsets(kernel, centred=False)):
-        corner = coords[:, 1:] - torch.as_tensor(offset, device=coords.device, dtype=coords.dtype)
-        at = torch.nonzero(((corner >= 0) & (corner % step == 0)).all(1)).squeeze(1)
-        parents.append(torch.cat([coords[at, :1], corner[at] // step], 1))
-        chosen.append(rows[at])
-        places.append(torch.full_like(at, place))
-    return torch.cat(parents), torch.cat(chosen), torch.cat(places)
+    coarse: np.ndarray, fine: np.ndarray, places: np.ndarray, n_offsets: int, n_in: int, n_out: int
+) -> TiledMap:
+    starts, pair_out, pair_in = search.sort_pairs(coarse, fine, places, n_offsets, n_out)
+    forth = TiledPairs(starts, pair_out, pair_in, n_out)
+    starts, pair_out, pair_in = search.sort_pairs(fine, coarse, places, n_offsets, n_in)
+    return TiledMap(forth, TiledPairs(starts, pair_out, pair_in, n_in), mirrored=False)

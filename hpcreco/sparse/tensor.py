@@ -130,22 +130,48 @@ def voxelize(
         raise SparseError(
             f"features must have shape ({len(coords)}, C) like coords; got {tuple(features.shape)}"
         )
-    _check_range(coords, spatial_size)
-    keys, inverse = torch.unique(pack(coords), return_inverse=True)
+    keys, inverse = _distinct(coords, spatial_size)
     sites, order = _sites_class(backend or _default).build(unpack(keys), keys)
     if order is not None:
         inverse = torch.empty_like(order).index_put_((order,), torch.arange(len(order), device=order.device))[
             inverse
         ]
+    if in_order(inverse, len(keys)):
+        return SparseTensor(features, sites), inverse
     summed = features.new_zeros(len(keys), features.shape[1]).index_add(0, inverse, features)
     return SparseTensor(summed, sites), inverse
 
 
-def _check_range(coords: Tensor, spatial_size: Sequence[int] | None) -> None:
-    if not len(coords):
-        return
+def in_order(inverse: Tensor, n_sites: int) -> bool:
+    """Whether the rows that were voxelised are the sites in their order, as far as this is known without waiting for a
+    device.
+    """
+    if inverse.device.type != "cpu" or len(inverse) != n_sites:
+        return False
+    return bool((inverse == torch.arange(n_sites)).all())
+
+
+def _distinct(coords: Tensor, spatial_size: Sequence[int] | None) -> tuple[Tensor, Tensor]:
+    """Sorted keys of the distinct coordinates (N, 4) and each row's place among them. Raises SparseError for
+    coordinates outside of spatial_size.
+    """
+    if coords.device.type == "cpu":
+        from hpcreco.sparse import search
+
+        keys, low, high, ascending = search.pack(coords.long().contiguous().numpy())
+        if len(coords):
+            _check_range(low.tolist(), high.tolist(), spatial_size)
+        if ascending:
+            return torch.from_numpy(keys), torch.arange(len(coords))
+        distinct, number = search.number(keys, torch.sort(torch.from_numpy(keys)).indices.numpy())
+        return torch.from_numpy(distinct), torch.from_numpy(number).long()
+    if len(coords):
+        _check_range(coords.amin(0).tolist(), coords.amax(0).tolist(), spatial_size)
+    return torch.unique(pack(coords), return_inverse=True)
+
+
+def _check_range(low: list[int], high: list[int], spatial_size: Sequence[int] | None) -> None:
     limits = (BATCHES, *(min(EXTENT, size) for size in spatial_size or (EXTENT,) * 3))
-    low, high = coords.amin(0).tolist(), coords.amax(0).tolist()
     for axis, lowest, highest, limit in zip(("batch", "x", "y", "z"), low, high, limits, strict=True):
         if lowest < 0 or highest >= limit:
             raise SparseError(

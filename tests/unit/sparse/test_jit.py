@@ -40,6 +40,15 @@ def test_kernels_run_on_torchs_number_of_threads() -> None:
         torch.set_num_threads(before)
 
 
+def test_numba_leaves_torch_its_number_of_threads() -> None:
+    """In a new process: numba starts its threads once."""
+    script = "import numba, torch; from hpcreco.sparse import jit; torch.set_num_threads(1)\n"
+    script += "for _ in range(2): print(jit.launch(numba.get_num_threads), torch.get_num_threads())"
+    environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
+    output = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
+    assert output.split() == ["1", "1", "1", "1"]
+
+
 def test_functions_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     njit = numba.njit
 

@@ -40,6 +40,18 @@ def test_duplicates_are_summed_and_rows_come_back(rows: list[tuple[int, ...]], r
     assert torch.equal(shuffled.coords, x.coords)
 
 
+@pytest.mark.parametrize("order", ["sites' own", "another"])
+def test_rows_that_are_the_sites_already_are_known_as_such(order: str) -> None:
+    coords = torch.cartesian_prod(*[torch.arange(3)] * 4)
+    coords = coords if order == "sites' own" else coords.flip(0)
+    features = torch.randn(len(coords), 2, requires_grad=True)
+    x, inverse = sparse.voxelize(coords, features)
+    assert sparse.in_order(inverse, len(x.coords)) == (order == "sites' own")
+    assert torch.equal(x.features[inverse], features)
+    (gradient,) = torch.autograd.grad((x.features[inverse] * features.detach()).sum(), features)
+    assert torch.equal(gradient, features)
+
+
 @pytest.mark.parametrize(
     ("coords", "message"),
     [
