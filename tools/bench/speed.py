@@ -27,7 +27,7 @@ from figures import Row
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE.parent.parent / "README.md"
-BENCHMARKS = ("sparse", "tiling", "shard_read", "training", "likelihood")
+BENCHMARKS = ("sparse", "tiling", "shard_read", "feeding", "training", "likelihood")
 LEAST_CHANGE = 0.05  # smaller ones are this kind of machine's mood
 
 Table = Mapping[tuple[str, str], Row]  # (benchmark, figure) -> row
