@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
-from hpcreco import caches, experiment, leaving, version
+from hpcreco import caches, experiment, lean, leaving, version
 
 #: verb -> (module, one line for --help); experiments add their own or take over those marked "by experiment"
 CORE_VERBS = {
@@ -195,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hpcreco {version.described()}")
         return 0
     caches.settle()
+    lean.without_scans()
     try:
         if arguments[0] in BY_FILE and set(arguments[1:]) in ({"-h"}, {"--help"}):
             print(_helps_of_all(arguments[0]), end="")

@@ -1,13 +1,13 @@
 """Shards: HDF5 files of events, one mechanics for every schema.
 
 A schema (`Schema`, `Table`, `Field`, `Attribute`) says what a format holds. `ShardWriter` writes a file
-atomically with a content digest; `Shard` reads single events; `index` and `Pool` make many files one,
-`made` stands for files where events are made and not read;
+atomically with a content digest; `Shard` reads single events; `index` (or `entry` by several
+processes, then `join`) and `Pool` make many files one, `made` stands for files where events are made and not read;
 `validate` lists what is wrong.
 """
 
 from hpcreco.shards.artefact import Artefact, read_artefact, write_artefact
-from hpcreco.shards.indexes import Index, Pool, index
+from hpcreco.shards.indexes import Entry, Index, Pool, entry, index, join
 from hpcreco.shards.made import Made, made
 from hpcreco.shards.reader import Shard, identify
 from hpcreco.shards.schema import Attribute, Field, Schema, ShardError, Table
@@ -18,6 +18,7 @@ from hpcreco.shards.writer import ShardWriter
 __all__ = [
     "Artefact",
     "Attribute",
+    "Entry",
     "Field",
     "Index",
     "Made",
@@ -28,8 +29,10 @@ __all__ = [
     "ShardWriter",
     "Table",
     "atomic",
+    "entry",
     "identify",
     "index",
+    "join",
     "made",
     "read_artefact",
     "remove_dead",

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,37 +56,65 @@ class Index:
         return shard, int(event - self.first[shard])
 
 
+class Entry(NamedTuple):
+    """What an index holds of one shard; `rows` as in `Index`, of this shard's events."""
+
+    path: str
+    format: str
+    version: int
+    size: int
+    digest: str
+    event_ids: np.ndarray
+    rows: dict[str, np.ndarray]
+
+
+def entry(path: str | os.PathLike[str], schema: Schema | None = None) -> Entry:
+    """Look into one shard. Raises ShardError when it cannot be used."""
+    path = Path(path)
+    with Shard(path, schema) as shard:
+        rows = {table: shard.rows(table) for table in shard.tables}
+        return Entry(
+            str(path),
+            shard.format,
+            shard.attributes["version"],
+            path.stat().st_size,
+            shard.digest,
+            shard.event_ids,
+            rows,
+        )
+
+
 def index(paths: Iterable[str | os.PathLike[str]], schema: Schema | None = None) -> Index:
     """The index of shards of one format, in the order given.
 
     A table that a shard lacks (it is optional) counts no rows there. Raises ShardError for a shard that
     cannot be used, or whose format differs from the others'.
     """
-    names, sizes, digests, ids, rows = [], [], [], [], []
-    format_: tuple[str, int, str] | None = None
-    for path in map(Path, paths):
-        with Shard(path, schema) as shard:
-            found = (shard.format, shard.attributes["version"], str(path))
-            format_ = format_ or found
-            if found[:2] != format_[:2]:
-                raise ShardError(
-                    f"{path} is {found[0]} version {found[1]}, {format_[2]} is {format_[0]} version {format_[1]}"
-                )
-            names.append(str(path))
-            sizes.append(path.stat().st_size)
-            digests.append(shard.digest)
-            ids.append(shard.event_ids)
-            rows.append({table: shard.rows(table) for table in shard.tables})
-    counts = [len(numbers) for numbers in ids]
-    tables = sorted({table for shard_rows in rows for table in shard_rows})
+    return join(entry(path, schema) for path in paths)
+
+
+def join(entries: Iterable[Entry]) -> Index:
+    """The index of shards that were looked into, by one process or by several; as `index`."""
+    entries = list(entries)
+    for one in entries:
+        first = entries[0]
+        if (one.format, one.version) != (first.format, first.version):
+            raise ShardError(
+                f"{one.path} is {one.format} version {one.version}, "
+                f"{first.path} is {first.format} version {first.version}"
+            )
+    counts = [len(one.event_ids) for one in entries]
+    tables = sorted({table for one in entries for table in one.rows})
     return Index(
-        paths=tuple(names),
-        sizes=np.array(sizes, np.int64),
-        digests=tuple(digests),
-        event_ids=_joined(ids),
+        paths=tuple(one.path for one in entries),
+        sizes=np.array([one.size for one in entries], np.int64),
+        digests=tuple(one.digest for one in entries),
+        event_ids=_joined([one.event_ids for one in entries]),
         first=np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64),
         rows={
-            t: _joined([r.get(t, np.zeros(n, np.int64)) for r, n in zip(rows, counts, strict=True)])
+            t: _joined(
+                [one.rows.get(t, np.zeros(n, np.int64)) for one, n in zip(entries, counts, strict=True)]
+            )
             for t in tables
         },
     )

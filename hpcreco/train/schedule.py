@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
+from hpcreco import lean
 from hpcreco.config import ConfigError
 from hpcreco.nn import lookup
 from hpcreco.train.task import Pace
@@ -200,6 +201,7 @@ def build_optimizer(
     """The torch.optim optimizer `name` (or ``module:Class``) over parameters or groups of them. Raises
     ConfigError.
     """
+    lean.without_compiler()
     known = lookup.public_classes(torch.optim, Optimizer, without=("LBFGS",))
     hints = {
         "LBFGS": "needs to evaluate the loss several times per step, which the training loop does not do"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,19 +48,42 @@ class Part:
 def open_part(
     found: experiment.Experiment, task: Task, run: Run, parallel: Parallel, name: str
 ) -> Part | None:
-    """Index the shards of part `name` on rank 0 and send it to all; None when the config has no such part."""
+    """Index the shards of part `name`, the same on every rank; None when the config has no such part.
 
-    def look() -> tuple[shards.Index, np.ndarray] | None:
-        index = found.index(run, name)
-        if index is None:
-            return None
+    Rank 0 finds the files, every rank looks into its share of them: 10,000 shards are half a minute's work for one.
+    """
+    files = on_root(parallel, lambda: found.load("files")(run, name))
+    if files is None:
+        return None
+    entries = None if isinstance(files, shards.Index) else _looked_into(files, parallel)
+
+    def finish() -> tuple[shards.Index, np.ndarray]:
+        index = files if entries is None else shards.join(entries)
         return index, np.asarray(found.load("cost")(run, index), np.float64)
 
-    indexed = on_root(parallel, look)
-    if indexed is None:
-        return None
-    index, costs = indexed
+    index, costs = on_root(parallel, finish)
     return Part(index, costs, EventDataset(index, task.read(run, name == "train"), run.seed))
+
+
+def _looked_into(files: Sequence[Path], parallel: Parallel) -> list[shards.Entry] | None:
+    """The entries of all files in their order, on rank 0; what one rank cannot read is an error on all."""
+    mine: list[shards.Entry] = []
+    error: Exception | None = None
+    try:
+        mine = [shards.entry(path) for path in files[parallel.rank :: parallel.size]]
+    except Exception as caught:  # noqa: BLE001  (raised again on every rank)
+        error = caught
+    everyone = parallel.gather_object((mine, error))
+
+    def check() -> None:
+        for _, failed in everyone or ():
+            if failed is not None:
+                raise failed
+
+    on_root(parallel, check)
+    if everyone is None:
+        return None
+    return [everyone[number % parallel.size][0][number // parallel.size] for number in range(len(files))]
 
 
 @dataclass(frozen=True)

@@ -124,3 +124,11 @@ def test_an_open_shard_stays_what_it_was(tmp_path, toy, compression):
         toy.write(path, toy.events([1, 5000, 9])[::-1], compression=compression)
         for number, event in enumerate(events):
             toy.assert_event(shard, number, event)
+
+
+def test_entries_of_several_processes_join_to_the_same_index(paths, toy):
+    entries = pickle.loads(pickle.dumps([shards.entry(path, toy.schema) for path in paths]))
+    joined, index = shards.join(entries), shards.index(paths)
+    assert (joined.paths, joined.digest) == (index.paths, index.digest)
+    for table in index.rows:
+        assert joined.rows[table].tolist() == index.rows[table].tolist()
