@@ -47,13 +47,13 @@ def begin(session: Session, request: Request) -> TrainState:
     if content is None:
         if run.init_from:
             _initialise(model, run.init_from, session)
-        state = _state(session, model, Progress())
+        state = new_state(session, model, Progress())
     elif _is_donor(session, content):
         _transfer(model, content, "the checkpoint in output_dir")
-        state = _state(session, model, Progress(epoch=_donor_epoch(content, run)))
+        state = new_state(session, model, Progress(epoch=_donor_epoch(content, run)))
     else:
         checkpoint.load_into(model, content["model"], source="the checkpoint")
-        state = _state(session, model, Progress.from_plain(content["progress"]))
+        state = new_state(session, model, Progress.from_plain(content["progress"]))
         state.restore(content)
         _reopen_if_longer(state.progress, run)
     _synchronise(model, session)
@@ -201,7 +201,8 @@ def _transfer(model: nn.Module, content: Mapping[str, Any], source: str) -> None
     LOG.info("weights from %s: %s", source, matched)
 
 
-def _state(session: Session, model: nn.Module, progress: Progress) -> TrainState:
+def new_state(session: Session, model: nn.Module, progress: Progress) -> TrainState:
+    """The state at `progress`, with an optimizer that has not stepped yet."""
     stage = session.stages[progress.stage]
     select_trainable(model, stage)
     return TrainState(

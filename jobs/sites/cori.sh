@@ -6,6 +6,9 @@
 #SBATCH --ntasks-per-node=2
 #SBATCH --cpus-per-task=32
 
+# For `hpcreco plan`: a node's cores and memory.
+site_cores=32 site_memory_gb=128
+
 # One rank a socket, bound to its cores; Cray MPICH starts without naming a PMI there.
 site_srun=(--cpu-bind=cores)
 

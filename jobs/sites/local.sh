@@ -4,6 +4,9 @@
 # line to overrule them.
 #SBATCH --ntasks-per-node=1
 
+# For `hpcreco plan`: a node's cores and memory, where you know them (site_gpu_memory_gb: that of one GPU).
+# site_cores=64 site_memory_gb=256
+
 # How MPI's ranks find each other. The MPICH wheel speaks PMI-2; `srun --mpi=list` names what this Slurm offers.
 # Under --mpi=pmix MPICH sees worlds of one (hpcreco notices and says so). https://slurm.schedmd.com/mpi_guide.html
 site_srun=(--mpi=pmi2)

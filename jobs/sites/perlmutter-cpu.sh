@@ -6,6 +6,9 @@
 #SBATCH --ntasks-per-node=16
 #SBATCH --cpus-per-task=16
 
+# For `hpcreco plan`: a node's cores and memory. https://docs.nersc.gov/systems/perlmutter/architecture/
+site_cores=128 site_memory_gb=512
+
 site_srun=(--mpi=cray_shasta --cpu-bind=cores)
 site_runtime=shifter
 site_shifter=(--module=mpich)

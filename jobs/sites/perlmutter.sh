@@ -9,6 +9,10 @@
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=32
 
+# For `hpcreco plan`: a node's cores and memory, and that of one of its GPUs (the 40 GB ones; some nodes have 80 GB).
+# https://docs.nersc.gov/systems/perlmutter/architecture/
+site_cores=64 site_memory_gb=256 site_gpu_memory_gb=40
+
 # Cray MPICH takes the place of the image's MPICH (same libmpi.so.12) and speaks Cray's PMI.
 # Every rank sees the node's 4 GPUs, which NCCL needs for its shortcuts between them; hpcreco takes the one of its
 # local rank. https://docs.nersc.gov/jobs/affinity/

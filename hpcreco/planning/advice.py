@@ -1,0 +1,119 @@
+"""Which number of ranks to ask for, for how long, and what to watch out for."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hpcreco.planning.prediction import Prediction, Predictor, useful
+from hpcreco.planning.sites import Site
+
+#: share by which the time asked for exceeds the prediction
+MARGIN = 0.25
+#: share of a node's memory that ranks may fill
+FILLED = 0.9
+#: share of a step beyond which one reading thread is said to be too few
+BUSY = 0.9
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """Ranks per node at a site, and what a node has."""
+
+    site: Site
+    per_node: int
+
+    def count(self, ranks: int) -> int:
+        """Nodes that `ranks` ranks need."""
+        return -(-ranks // self.per_node)
+
+    def memory(self, on_gpu: bool) -> float | None:
+        """Bytes that a rank may use; None where the site does not say."""
+        if on_gpu:
+            return self.site.gpu_memory
+        return None if self.site.memory is None else FILLED * self.site.memory / self.per_node
+
+
+def choose(rows: Sequence[Prediction], least: float, memory: float | None) -> Prediction | None:
+    """The most ranks with an efficiency of `least` or more that fit into `memory` bytes each; None when none does."""
+    fitting = [row for row in rows if memory is None or row.memory <= memory]
+    good = [row for row in fitting if row.efficiency >= least]
+    return max(good, key=lambda row: row.ranks, default=None)
+
+
+def minutes(row: Prediction, site: Site) -> int:
+    """Minutes to ask for: the run with a margin and the warning before the end, rounded up to 5."""
+    seconds = (row.run if row.run is not None else row.epoch) * (1 + MARGIN) + site.lead
+    return max(5, 5 * math.ceil(seconds / 300))
+
+
+def submit_line(config: str, sets: Sequence[str], row: Prediction, nodes: Nodes) -> str:
+    """The command that sends the job."""
+    site = nodes.site
+    words = ["hpcreco", "submit", "train", config, "-N", str(nodes.count(row.ranks))]
+    words += ["-t", str(minutes(row, site)), *(["--site", site.name] if site.name != "local" else [])]
+    per_node = min(row.ranks, nodes.per_node)
+    if per_node != site.ranks:
+        words += ["--sbatch", f"--ntasks-per-node={per_node}"]
+    passed = [word for text in sets for word in ("--set", text)]
+    return shlex.join(words + (["--", *passed] if passed else []))
+
+
+def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> Iterator[str]:
+    """What a user would want to know before the job is sent, a sentence each."""
+    planner, run = predictor.work.planner, predictor.work.run
+    last, most = rows[-1], useful(planner)
+    if planner.mode == "files":
+        one, many = planner.steps_in(0, 1), planner.steps_in(0, last.ranks)
+        yield (
+            f"each rank takes {planner.size:.0f} file(s) a step, so steps grow with the ranks: {one} an epoch on 1, "
+            f"{many} on {last.ranks}. The network is then updated less often, and may need more epochs or a higher "
+            "learning rate (train.lr_scaling). Steps of so many events, or of so much cost, do not depend on the ranks"
+        )
+    else:
+        yield (
+            f"a step holds the same events on any number of ranks: {planner.steps_in(0, 1)} steps an epoch, shared out "
+            "by cost; what is learned does not depend on the ranks"
+        )
+    if last.ranks > most:
+        what = "files in an epoch" if planner.mode == "files" else "events in a step"
+        yield f"more than {most} ranks would be idle: there are {most} {what}; larger steps keep more of them busy"
+    memory = nodes.memory(predictor.measured.device != "cpu")
+    largest = max(rows, key=lambda row: row.memory)
+    if memory is not None and largest.memory > memory:
+        yield (
+            f"{largest.ranks} rank(s) need {_gb(largest.memory)} each, the site has {_gb(memory)} for a rank: lower "
+            f"micro_cost (now the largest micro-batch costs {largest.largest:.3g}), or start fewer ranks a node"
+        )
+    if max(row.reading for row in rows) > BUSY:
+        yield "reading takes longer than computing: more loading.workers, or files without a filter on node-local disks"
+    if run.save.unit == "steps" and run.save.every < 10:
+        yield f"a checkpoint every {run.save.every:.0f} steps is often; rank 0 writes while all others wait"
+
+
+def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
+    """What the prediction takes for granted, a sentence each."""
+    measured, network = predictor.measured, predictor.measured.network
+    yield (
+        f"the target computes as {measured.machine} does ({measured.device}, {measured.threads} thread(s)); ranks "
+        "of a node do not slow each other down more than when this was measured. A measurement made there (-o FILE, "
+        "then --measured FILE here) or a run that has begun is better"
+    )
+    hidden = (
+        "gradients travel while backward computes" if predictor.overlap else "backward hides no communication"
+    )
+    algorithm = "a ring" if network.algorithm == "ring" else "recursive halving and doubling"
+    yield (
+        f"network {network.source}: {network.latency * 1e6:.3g} us a message, {network.bandwidth / 1e9:.3g} GB/s a "
+        f"rank; all-reduce by {algorithm} (Thakur, Rabenseifner and Gropp 2005); {hidden}"
+    )
+    yield ("time grows linearly with cost; up to 64 steps of the first epoch and stage stand for all")
+    yield "readers keep up when many read at once; a checkpoint holds training up for as long as it takes to write"
+    if measured.device != "cpu" and nodes.site.memory is not None:
+        yield "the memory shown is the GPU's"
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2g} GB"

@@ -1,0 +1,257 @@
+"""A few real steps of the real model on real batches, timed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hpcreco.data.batch import Ref
+from hpcreco.data.plan import references
+from hpcreco.data.sharing import Share
+from hpcreco.parallel import Parallel
+from hpcreco.parallel.serial import Serial
+from hpcreco.planning import measurement as kept
+from hpcreco.planning.measurement import Line, Measurement
+from hpcreco.planning.network import Network, fit
+from hpcreco.train import checkpoint
+from hpcreco.train.evaluation import evaluate
+from hpcreco.train.session import Part, Session
+from hpcreco.train.state import TrainState, set_modes
+from hpcreco.train.step import Control, Stepper
+
+#: costs to measure at: between the smallest batch and the largest that training would meet
+POINTS = 5
+#: sizes of all-reduces to fit latency and bandwidth to, bytes
+MESSAGES = (8, 1 << 14, 1 << 18, 1 << 22)
+_ROUNDS = 3
+_ENOUGH = 3.0  # seconds after which a call is not repeated
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A micro-batch to take a step with."""
+
+    refs: tuple[Ref, ...]
+    costs: tuple[float, ...]
+
+    @property
+    def cost(self) -> float:
+        return sum(self.costs)
+
+
+def measure(
+    session: Session,
+    state: TrainState,
+    config: str,
+    seconds: float,
+    largest: float,
+    say: Callable[[str], None] = lambda text: None,
+) -> Measurement:
+    """Measure for about `seconds` with batches of up to the cost `largest`; on several ranks the network as well.
+
+    Every rank computes at once, as in training, so what they share (memory's bus) is in the numbers. The weights of
+    `state` are worn out afterwards. Collective when there are several ranks.
+    """
+    part = session.training
+    assert part is not None
+    chosen = candidates(part, largest)
+    device = session.parallel.device
+    reading: list[tuple[float, float]] = []
+    steps: list[tuple[float, float, float]] = []
+    sizes: list[tuple[float, float]] = []
+    began = time.monotonic()
+    alone = Serial(device)
+    stepper = Stepper(session.task, session.run, state.model, state.optimization, session.stages[0], 0, alone)
+    stepper.take(
+        [part.dataset.batch(chosen[0].refs, chosen[0].costs)], 0, Control()
+    )  # compiles, fills caches
+    first = uptime()
+    began = time.monotonic()
+    for number, candidate in enumerate(chosen):
+        before = time.monotonic()
+        if number >= 2 and _too_much(steps, candidate.cost, seconds - (before - began), device):
+            say(f"cost {candidate.cost:.0f} is not tried: it would take too long or too much memory")
+            break
+        batch = part.dataset.batch(candidate.refs, candidate.costs)
+        reading.append((candidate.cost, time.monotonic() - before))
+        sizes.append((candidate.cost, float(sum(t.nbytes for t in batch.tensors.values()))))
+        reset_peak(device)
+        taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
+        steps.append((candidate.cost, taken, peak(device)))
+        say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
+    costs = [cost for cost, *_ in steps]
+    half = chosen[len(steps) // 2]
+    forward = fastest(lambda: _forward(session, state, part, half), device)
+    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    update = fastest(state.optimization.optimizer.step, device)
+    whole = kept.line(costs, [max(1e-9, seconds - update) for _, seconds, _ in steps])
+    share = min(1.0, forward / whole.at(half.cost))
+    return Measurement(
+        config=config,
+        machine=platform.node(),
+        device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
+        threads=torch.get_num_threads(),
+        forward_backward=whole,
+        forward=Line(whole.constant * share, whole.slope * share),
+        reading=kept.line(*_columns(reading)),
+        update=update,
+        memory=kept.line(costs, [memory for *_, memory in steps]),
+        data=kept.line(*_columns(sizes)),
+        save=_save(session, state),
+        start=first,
+        parameters=sum(p.numel() for p in parameters),
+        gradients=buckets(parameters, session.run.parallel.bucket_mb * 2**20),
+        points=tuple(steps),
+        network=measure_network(session.parallel) if session.parallel.size > 1 else Network(),
+    )
+
+
+def _too_much(
+    steps: Sequence[tuple[float, float, float]], cost: float, left: float, device: torch.device
+) -> bool:
+    """Whether a batch of `cost` would last longer than `left` seconds, or need memory that is not there."""
+    last, seconds, used = steps[-1]
+    grows = cost / last
+    once = seconds * grows
+    return min(_ROUNDS * once, _ENOUGH + once) > left or used * grows > used + 0.7 * available(device)
+
+
+def candidates(part: Part, largest: float) -> list[_Candidate]:
+    """Micro-batches of rising cost, from one small event to events of `largest` together."""
+    costs = part.costs
+    order = np.argsort(costs, kind="stable")
+    some = order[costs[order] > 0]
+    order = some if len(some) else order
+    low, high = float(costs[order[0]]), max(largest, float(costs[order[0]]))
+    out: dict[tuple[int, ...], _Candidate] = {}
+    for wanted in np.geomspace(max(low, 1e-9), max(high, 1e-9), POINTS):
+        events = _gather(costs, order, float(wanted))
+        refs = references(np.asarray(part.index.first, np.int64), np.array(events))
+        out[tuple(events)] = _Candidate(refs, tuple(costs[events].tolist()))
+    return sorted(out.values(), key=lambda one: one.cost)
+
+
+def _gather(costs: np.ndarray, order: np.ndarray, wanted: float) -> list[int]:
+    """Different events of about the cost `wanted` in all, the largest that fit first."""
+    left, place, chosen = wanted, len(order), []
+    while place > 0:
+        place = min(place, int(np.searchsorted(costs[order], left * (1 + 1e-9), side="right")))
+        if place == 0:
+            break
+        place -= 1
+        chosen.append(int(order[place]))
+        left -= float(costs[order[place]])
+    return sorted(chosen or [int(order[0])])
+
+
+def fastest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of a few calls: what else runs on the machine only adds."""
+    taken = []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append(time.perf_counter() - began)
+        if sum(taken) > _ENOUGH:
+            break
+    return min(taken)
+
+
+def _forward(session: Session, state: TrainState, part: Part, candidate: _Candidate) -> None:
+    work = [Share(((candidate.refs, candidate.costs),), 0, 1.0)]
+    evaluate(session.task, session.run, state.model, part, work, session.parallel.device)
+    set_modes(state.model)
+
+
+def _columns(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    first, second = zip(*pairs, strict=True)
+    return list(first), list(second)
+
+
+def _save(session: Session, state: TrainState) -> float:
+    """Seconds that a checkpoint takes, beside where the run's would be written, or in the temporary folder."""
+    parent = session.output_dir.absolute().parent
+    place = parent if parent.is_dir() and os.access(parent, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place, prefix=".hpcreco-plan-") as folder:
+        began = time.monotonic()
+        payload = state.payload(session.run, session.stages, session.digests)
+        checkpoint.save(Path(folder) / "checkpoint.pth.tar", payload)
+        return time.monotonic() - began
+
+
+def buckets(parameters: Sequence[torch.nn.Parameter], size: float) -> tuple[float, ...]:
+    """Bytes of the buckets that gradients are sent in, the last layer's first."""
+    out = [0.0]
+    for parameter in reversed(parameters):
+        width = max(4, parameter.element_size())  # half precision is added in float32
+        if out[-1] and out[-1] + width * parameter.numel() > size:
+            out.append(0.0)
+        out[-1] += width * parameter.numel()
+    return tuple(out)
+
+
+def measure_network(parallel: Parallel) -> Network:
+    """Latency and bandwidth of this launch's ranks, by all-reduces of a few sizes; the slowest rank counts."""
+    seconds = []
+    for size in MESSAGES:
+        tensor = torch.zeros(size // 4, device=parallel.device)
+        parallel.sum_([tensor])  # the first of a size makes connections and buffers
+        taken = []
+        for _ in range(10):
+            parallel.barrier()
+            began = time.perf_counter()
+            parallel.sum_([tensor])
+            taken.append(time.perf_counter() - began)
+        seconds.append(float(np.median(taken)))
+    everyone = parallel.broadcast_object(parallel.gather_object(seconds))
+    return fit(MESSAGES, np.max(everyone, axis=0).tolist(), parallel.size, "ring")
+
+
+def reset_peak(device: torch.device) -> None:
+    """Let the peak of memory begin anew, where the system can."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # https://docs.kernel.org/filesystems/proc.html: 5 resets VmHWM
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak(device: torch.device) -> float:
+    """Largest memory since `reset_peak`, bytes: the process's on a CPU, the device's on a GPU."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_reserved(device))
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * float(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+    import resource
+
+    return 1024 * float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def available(device: torch.device) -> float:
+    """Bytes that are free."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * float(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    return float("inf")
+
+
+def uptime() -> float:
+    """Seconds since this process was started."""
+    try:
+        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return time.process_time()

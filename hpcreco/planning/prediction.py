@@ -1,0 +1,251 @@
+"""From a measurement and the planner's own steps: how long steps, epochs and the run take on any number of ranks.
+
+A step waits for its slowest rank: update + passes * constant + slope * (largest load) + what adding gradients prolongs
+it by. The efficiency is the time of an epoch on one rank over R times that on R ranks, and is the product of four
+shares, each 1 on one rank: balance (mean over largest load), fixed (work that does not shrink with the load),
+network, and upkeep (validation and checkpoints).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from hpcreco.config import Run
+from hpcreco.data.balance import Balance, simulate
+from hpcreco.data.batch import Ref
+from hpcreco.data.plan import StepPlanner
+from hpcreco.data.sharing import micro_batches, split
+from hpcreco.planning.measurement import Measurement
+from hpcreco.planning.network import exposed
+
+#: steps of an epoch that are simulated; their mean stands for the others
+STEPS = 64
+#: sums of a few numbers over ranks in every step, beside the gradients: loss terms with control, batch statistics
+SMALL_SUMS = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done: the steps of the first stage, and the costs of the events validated after an epoch."""
+
+    run: Run
+    planner: StepPlanner
+    validation: np.ndarray
+    budget: float | None = None  # largest cost of a micro-batch
+
+
+@dataclass(frozen=True)
+class Length:
+    """How many steps, validations and checkpoints; of the whole run, or of one epoch where it ends by itself."""
+
+    steps: int
+    validations: int
+    saves: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Seconds and bytes for `ranks` ranks; the shares are relative to one rank, `efficiency` is their product."""
+
+    ranks: int
+    steps_per_epoch: int
+    events_per_step: float
+    idle: float
+    step: float
+    epoch: float
+    run: float | None
+    validation: float
+    balance: float
+    fixed: float
+    network: float
+    upkeep: float
+    reading: float
+    memory: float
+    largest: float
+    passes: float
+
+    @property
+    def efficiency(self) -> float:
+        """Throughput over `ranks` times that of one rank."""
+        return self.balance * self.fixed * self.network * self.upkeep
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Mean seconds of a step by what they are spent on, each sum containing the ones before."""
+
+    work: float
+    slowest: float
+    computing: float
+    stepping: float
+
+
+class Predictor:
+    """Predicts `work` by `measured`. overlap: gradients travel while backward computes the next."""
+
+    def __init__(self, work: Work, measured: Measurement, *, overlap: bool = True) -> None:
+        self.work, self.measured, self.overlap = work, measured, overlap
+        both, cost = measured.forward_backward, float(work.planner.costs.mean())
+        # where nothing measurable grows with the cost, shares of it still have to mean something
+        self._slope = both.slope or 1e-6 * (both.constant + measured.update + 1e-9) / max(cost, 1.0)
+        self._balance = lru_cache(maxsize=None)(self._simulated)
+        self._parts = lru_cache(maxsize=None)(self._spent)
+        self._validation = lru_cache(maxsize=None)(self._validating)
+
+    def predict(self, ranks: int) -> Prediction:
+        """The prediction for `ranks` ranks."""
+        balance, parts = self._balance(ranks), self._parts(ranks)
+        length, validation = self._length(ranks), self._validation(ranks)
+        in_epoch = self._steps_in(ranks)
+        upkeep = self._upkeep(ranks)
+        recurring = length.steps * parts.stepping + upkeep
+        alone, base = self._alone, self._parts(1)
+        load = float(balance.loads.max())
+        return Prediction(
+            ranks=ranks,
+            steps_per_epoch=in_epoch,
+            events_per_step=float(balance.events.sum(axis=1).mean()),
+            idle=float((balance.events == 0).mean()),
+            step=parts.stepping,
+            epoch=recurring * in_epoch / length.steps,
+            run=self.measured.start + recurring if length.whole else None,
+            validation=validation,
+            balance=_share(parts.work, parts.slowest),
+            fixed=_share(parts.slowest, parts.computing) / _share(base.slowest, base.computing),
+            network=_share(parts.computing, parts.stepping) / _share(base.computing, base.stepping),
+            upkeep=_share(recurring - upkeep, recurring) / alone,
+            reading=self._waiting(balance)[1],
+            memory=self._memory(load),
+            largest=self._largest(load),
+            passes=float(balance.passes.mean()),
+        )
+
+    @cached_property
+    def _alone(self) -> float:
+        steps = self._length(1).steps * self._parts(1).stepping
+        return _share(steps, steps + self._upkeep(1))
+
+    def _steps_in(self, ranks: int) -> int:
+        every = self.work.run.validate_every
+        if every.unit == "steps":
+            return int(every.every)
+        return self.work.planner.steps_in(0, ranks)
+
+    def _simulated(self, ranks: int) -> Balance:
+        steps = min(STEPS, self.work.planner.steps_in(0, ranks))
+        return simulate(self.work.planner, ranks, steps=steps, budget=self.work.budget)
+
+    def _spent(self, ranks: int) -> _Parts:
+        """Mean seconds of a step."""
+        balance, line = self._balance(ranks), self.measured.forward_backward
+        work = self._slope * balance.loads.mean(axis=1)
+        slowest = self._slope * balance.loads.max(axis=1)
+        waiting, _ = self._waiting(balance)
+        computing = slowest + self.measured.update + balance.passes * line.constant + waiting
+        adding = np.array(
+            [
+                self._adding(ranks, load, int(passes))
+                for load, passes in zip(balance.loads.max(axis=1), balance.passes, strict=True)
+            ]
+        )
+        return _Parts(*(float(part.mean()) for part in (work, slowest, computing, computing + adding)))
+
+    def _waiting(self, balance: Balance) -> tuple[np.ndarray, float]:
+        """Seconds that each step waits for its data, and the share of a step that its reader works."""
+        largest, line = balance.loads.max(axis=1), self.measured.forward_backward
+        computing = line.slope * largest + self.measured.update + balance.passes * line.constant
+        reading = np.asarray(self.measured.reading.at(largest)) / self.work.run.loading.workers
+        return np.maximum(0.0, reading - computing), float((reading / np.maximum(computing, 1e-12)).mean())
+
+    def _adding(self, ranks: int, load: float, passes: int) -> float:
+        """Seconds that sums over ranks prolong a step by; with several micro-batches nothing hides them."""
+        measured = self.measured
+        backward = max(0.0, measured.forward_backward.at(load) - measured.forward.at(load))
+        hidden = backward if self.overlap and passes == 1 else 0.0
+        gradients = exposed(measured.gradients, hidden, measured.network, ranks)
+        return gradients + SMALL_SUMS * measured.network.small(ranks)
+
+    def _length(self, ranks: int) -> Length:
+        return length(self.work.run, self._steps_in(ranks), self._parts(ranks).stepping)
+
+    def _upkeep(self, ranks: int) -> float:
+        """Seconds of all validations and checkpoints."""
+        n = self._length(ranks)
+        return n.validations * self._validation(ranks) + n.saves * self.measured.save
+
+    def _validating(self, ranks: int) -> float:
+        """Seconds of the rank that validates longest."""
+        costs, line = self.work.validation.tolist(), self.measured.forward
+        limit = self.work.budget or float(self.work.planner.costs.max())
+        shares = split([Ref(0, number) for number in range(len(costs))], costs, ranks)
+        own = [[costs[number] for number in share] for share in shares]
+        return max(len(micro_batches(part, limit)) * line.constant + line.slope * sum(part) for part in own)
+
+    def _largest(self, load: float) -> float:
+        """Cost of the largest micro-batch where the largest load of a rank is `load`."""
+        if self.work.budget is None:
+            return load
+        return min(load, max(self.work.budget, float(self.work.planner.costs.max())))
+
+    def _memory(self, load: float) -> float:
+        """Bytes of a rank: at the largest micro-batch, with what is read ahead (on a GPU that stays with the host)."""
+        computing = self.measured.memory.at(self._largest(load))
+        if self.measured.device != "cpu":
+            return float(computing)
+        return float(computing + (self.work.run.loading.prefetch + 1) * self.measured.data.at(load))
+
+
+def length(run: Run, steps_per_epoch: int, step: float) -> Length:
+    """Steps, validations and checkpoints of `run`, whose steps take `step` seconds."""
+    whole = run.iterations is not None or run.epochs is not None
+    steps = run.iterations if run.iterations is not None else (run.epochs or 1) * steps_per_epoch
+    rows = -(-steps // steps_per_epoch)
+    by_steps = run.validate_every.unit == "steps"
+    validations = rows if by_steps else -(-rows // max(1, int(run.validate_every.every)))
+    every = run.save.every
+    saves = {
+        "epochs": rows / max(1, int(every)),
+        "steps": steps / max(1, int(every)),
+        "seconds": steps * step / every,
+    }[run.save.unit]
+    return Length(max(1, steps), validations, max(1, int(saves)), whole)
+
+
+def useful(planner: StepPlanner) -> int:
+    """Ranks beyond which some have nothing to do in every step."""
+    if planner.mode == "files":
+        return max(1, int(planner.units // planner.size))
+    first = planner.step(0, 0, 1)
+    return max(1, len(first.refs))
+
+
+def largest_alone(planner: StepPlanner, budget: float | None) -> float:
+    """Cost of the largest micro-batch of one rank in the first steps."""
+    load = float(simulate(planner, 1, steps=min(STEPS, planner.steps_in(0, 1))).loads.max())
+    return load if budget is None else min(load, max(budget, float(planner.costs.max())))
+
+
+def validated(run: Run, costs: np.ndarray | None) -> np.ndarray:
+    """Costs of the events that a validation looks at, of those of all `costs`; None: there is no validation."""
+    if costs is None:
+        return np.zeros(0)
+    if run.validation_events is None or run.validation_events >= len(costs):
+        return np.asarray(costs, float)
+    return np.asarray(costs, float)[np.arange(run.validation_events) * len(costs) // run.validation_events]
+
+
+def doubling(last: int) -> Iterable[int]:
+    """1, 2, 4 ... up to `last`."""
+    ranks = 1
+    while ranks <= last:
+        yield ranks
+        ranks *= 2
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 1.0

@@ -1,0 +1,146 @@
+"""Predicted times against closed forms: equal costs lose nothing, each loss appears in its own share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hpcreco.config import Cadence
+from hpcreco.planning import prediction
+from hpcreco.planning.measurement import Line
+from hpcreco.planning.network import Network
+
+RANKS = [1, 2, 3, 4, 8]
+SHARES = ("balance", "fixed", "network", "upkeep")
+
+
+def shares(row):
+    return {name: getattr(row, name) for name in SHARES}
+
+
+@pytest.mark.parametrize(("mode", "size"), [("events", 16), ("cost", 160.0), ("files", 1)])
+def test_equal_costs_lose_nothing(predictor, mode, size):
+    made = predictor(np.full(64, 10.0), mode, size)
+    for ranks in (1, 2, 4, 8, 16):
+        row = made.predict(ranks)
+        assert shares(row) == pytest.approx(dict.fromkeys(SHARES, 1.0))
+        assert row.efficiency == pytest.approx(1.0)
+        assert row.epoch == pytest.approx(64 * 10e-3 / ranks)
+        assert row.run == pytest.approx(3 * 64 * 10e-3 / ranks)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("events", 5), ("cost", 60.0), ("files", 2)])
+def test_the_efficiency_is_the_speed_of_an_epoch_over_that_of_one_rank(predictor, mode, size):
+    """The product of the shares, whatever the costs and losses are."""
+    costs = np.random.default_rng(0).lognormal(2, 1, 60)
+    made = predictor(
+        costs,
+        mode,
+        size,
+        budget=20.0,
+        validation=costs[:7],
+        forward_backward=Line(2e-3, 1e-3),
+        forward=Line(1e-3, 0.4e-3),
+        update=3e-3,
+        save=0.2,
+        gradients=(1e6, 5e5),
+        network=Network(1e-4, 1e9),
+        reading=Line(0.0, 1e-5),
+    )
+    alone = made.predict(1)
+    assert alone.efficiency == pytest.approx(1.0)
+    for ranks in RANKS:
+        row = made.predict(ranks)
+        assert row.efficiency == pytest.approx(alone.run / row.run / ranks)
+        assert 0 < row.balance <= 1
+        assert 0 < row.network <= 1
+
+
+def test_a_loss_appears_in_its_share_alone(predictor):
+    even = np.full(32, 10.0)
+    rest = dict.fromkeys(SHARES, pytest.approx(1.0))
+    slow = predictor(even, "events", 8, forward_backward=Line(0.02, 1e-3), update=0.02).predict(4)
+    assert shares(slow) == rest | {"fixed": pytest.approx((0.08 + 0.04) / (0.02 + 0.04) / 4)}
+    gradients = predictor(even, "events", 8, gradients=(1e8,), overlap=False).predict(4)
+    assert shares(gradients) == rest | {"network": pytest.approx(0.02 / (0.02 + 2 * 3 / 4 * 0.1))}
+    kept = predictor(even, "events", 8, save=0.04).predict(4)
+    assert shares(kept) == rest | {"upkeep": pytest.approx((0.32 + 0.04) / (0.08 + 0.04) / 4)}
+    lone = predictor(np.r_[np.full(4, 10.0), np.full(4, 2.0)], "events", 8).predict(4)
+    assert shares(lone) == rest | {"balance": pytest.approx(1.0)}
+    uneven = predictor([30.0, 10.0, 10.0, 10.0], "events", 4).predict(4)
+    assert shares(uneven) == rest | {"balance": pytest.approx(0.5)}
+
+
+def test_gradients_hide_behind_backward_but_not_with_several_micro_batches(predictor):
+    costs = np.full(32, 10.0)
+    network = {"gradients": (1e6,) * 4, "network": Network(0.0, 1e9)}
+    bare = predictor(costs, "events", 8, overlap=False, **network).predict(4)
+    hidden = predictor(costs, "events", 8, **network).predict(4)
+    assert hidden.step == pytest.approx(bare.step - 0.75 * 4 * 2e-3 * 0.75)
+    several = predictor(costs, "events", 8, budget=10.0, **network).predict(4)
+    assert several.passes == 2
+    assert several.step == pytest.approx(bare.step)
+
+
+def test_a_file_a_rank_makes_fewer_and_larger_steps(predictor):
+    files = predictor(np.full(64, 10.0), "files", 1)
+    assert [files.predict(ranks).steps_per_epoch for ranks in (1, 4, 64)] == [64, 16, 1]
+    assert [files.predict(ranks).events_per_step for ranks in (1, 4, 64)] == [1, 4, 64]
+    events = predictor(np.full(64, 10.0), "events", 4)
+    assert {events.predict(ranks).steps_per_epoch for ranks in (1, 4, 64)} == {16}
+
+
+def test_idle_ranks_are_seen(predictor):
+    made = predictor(np.full(12, 10.0), "events", 4)
+    assert prediction.useful(made.work.planner) == 4
+    row = made.predict(16)
+    assert row.idle == pytest.approx(0.75)
+    assert row.balance == pytest.approx(0.25)
+
+
+def test_reading_that_is_slower_than_computing_is_waited_for(predictor):
+    row = predictor(np.full(8, 10.0), "events", 2, reading=Line(0.0, 3e-3)).predict(1)
+    assert row.step == pytest.approx(0.06)
+    assert row.reading == pytest.approx(3.0)
+
+
+def test_memory_is_that_of_the_largest_micro_batch_and_what_is_read_ahead(predictor):
+    costs = [10.0, 20.0, 30.0, 40.0]
+    ahead = 3 * 100.0  # prefetch 2 and the one at work, 100 bytes a unit
+    assert predictor(costs, "events", 4).predict(1).memory == pytest.approx(1e8 + 1e4 * 100 + ahead * 100)
+    assert predictor(costs, "events", 4).predict(4).memory == pytest.approx(1e8 + 1e4 * 40 + ahead * 40)
+    cut = predictor(costs, "events", 4, budget=50.0).predict(1)
+    assert cut.memory == pytest.approx(1e8 + 1e4 * 50 + ahead * 100)
+    alone = predictor(costs, "events", 4, budget=15.0).predict(1)  # an event is never cut
+    assert alone.memory == pytest.approx(1e8 + 1e4 * 40 + ahead * 100)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"epochs": 3}, (24, 3, 3, True)),
+        ({"epochs": 3, "validate_every": Cadence(every=2)}, (24, 2, 3, True)),
+        ({"epochs": 5, "save": Cadence(every=2)}, (40, 5, 2, True)),
+        ({"epochs": None, "iterations": 20, "save": Cadence(every=5, unit="steps")}, (20, 3, 4, True)),
+        ({"epochs": 3, "save": Cadence(every=6, unit="seconds")}, (24, 3, 8, True)),
+        ({"epochs": None}, (8, 1, 1, False)),
+    ],
+)
+def test_length_of_a_run(predictor, keys, expected):
+    run = predictor([1.0], keys=keys).work.run
+    n = prediction.length(run, 8, step=2.0)
+    assert (n.steps, n.validations, n.saves, n.whole) == expected
+
+
+def test_validation_events_are_those_that_training_looks_at(predictor):
+    run = predictor([1.0], keys={"validation_events": 3}).work.run
+    assert prediction.validated(run, np.arange(10.0)).tolist() == [0, 3, 6]
+    assert prediction.validated(run, np.arange(2.0)).tolist() == [0, 1]
+    assert prediction.validated(run, None).tolist() == []
+
+
+def test_networks_too_small_to_measure_are_all_fixed_cost(predictor):
+    made = predictor(np.full(32, 10.0), "events", 8, forward_backward=Line(0.01, 0.0), update=0.01)
+    row = made.predict(4)
+    assert row.fixed == pytest.approx(0.25, rel=1e-3)
+    assert row.efficiency == pytest.approx(0.25, rel=1e-3)
