@@ -130,7 +130,8 @@ else:
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
         print(f"{i}: {p.name}, {p.total_memory / 2**30:.0f} GiB, compute capability {p.major}.{p.minor};", end=" ")
-    print("CUDA", torch.version.cuda)
+    from hpcreco.sparse import paths
+    print("CUDA", torch.version.cuda + "; native sparse convolutions by", paths.described(torch.device("cuda", 0)))
 """
 FILE_LOCKING = """
 import h5py, os, sys

@@ -59,6 +59,18 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes")
 
 
+def described(device: torch.device) -> str:
+    """What computes on a device, and why it is not the Triton kernels where one could expect them; for `doctor`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = choose(device)
+    name = {"numba": "numba kernels", "triton": "Triton kernels", "torch": "torch operations"}[path]
+    if os.environ.get(VARIABLE, "auto") not in ("", "auto"):
+        return f"{name} ({VARIABLE} is set)"
+    reason = _fallback_reason(device.index or 0) if path == "torch" and device.type == "cuda" else None
+    return f"{name}: {reason}" if reason else name
+
+
 @functools.cache
 def _fallback_reason(index: int) -> str | None:
     """Why a GPU gets torch operations, told once in a warning; None if it gets the Triton kernels.

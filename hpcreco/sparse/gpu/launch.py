@@ -83,7 +83,7 @@ def weight_gradient(x: Tensor, grad: Tensor, table: Table) -> Tensor:
     in a fixed order.
     """
     n_offsets, c_in, c_out = len(table.rows), x.shape[1], grad.shape[1]
-    block_k, block_n = tuning.channels(c_in), tuning.channels(c_out)
+    block_k, block_n = tuning.channels(c_in, _deepest(x)), tuning.channels(c_out, 2 * _deepest(x))
     blocks_of_channels = -(-c_in // block_k) * -(-c_out // block_n)
 
     def run(blocks: Blocks) -> Tensor:

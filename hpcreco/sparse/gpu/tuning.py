@@ -34,10 +34,23 @@ class Blocks:
     stages: int
 
 
-#: the first is used where nothing is tried
+#: the first is used where nothing is tried; two stages would load nothing ahead, for rows are found by loads themselves
 CANDIDATES = {
-    "convolve": (Blocks(64, 4, 3), Blocks(128, 4, 3), Blocks(128, 8, 3), Blocks(64, 2, 4), Blocks(32, 2, 3)),
-    "weight_gradient": (Blocks(64, 4, 2), Blocks(32, 4, 3), Blocks(128, 4, 2), Blocks(128, 8, 3)),
+    "convolve": (
+        Blocks(64, 4, 4),
+        Blocks(128, 4, 3),
+        Blocks(128, 8, 4),
+        Blocks(64, 2, 4),
+        Blocks(32, 2, 5),
+        Blocks(128, 4, 5),
+    ),
+    "weight_gradient": (
+        Blocks(64, 4, 3),
+        Blocks(32, 4, 4),
+        Blocks(128, 4, 3),
+        Blocks(64, 2, 4),
+        Blocks(128, 8, 3),
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hpcreco import sparse
+from hpcreco import doctor, sparse
 from hpcreco.sparse import paths
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -34,6 +34,17 @@ def test_a_gpu_without_triton_falls_back_and_says_so_once(monkeypatch: pytest.Mo
     with pytest.warns(UserWarning, match="use torch operations.*triton is not installed"):
         assert paths.choose(GPU) == "torch"
     assert paths.choose(GPU) == "torch"  # pytest would show a second warning
+
+
+def test_doctor_is_told_what_a_gpu_gets_and_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paths.described(CPU) == "numba kernels"
+    monkeypatch.setattr(paths, "find_spec", lambda name: None)
+    assert paths.described(GPU).startswith("torch operations: triton is not installed")
+    monkeypatch.setattr(paths, "_fallback_reason", lambda index: None)
+    assert paths.described(GPU) == "Triton kernels"
+    monkeypatch.setenv(paths.VARIABLE, "torch")
+    assert paths.described(GPU) == f"torch operations ({paths.VARIABLE} is set)"
+    assert "paths.described" in doctor.GPU
 
 
 def test_a_first_kernel_that_fails_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
