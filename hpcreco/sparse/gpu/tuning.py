@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+LOG = logging.getLogger("hpcreco")
 VARIABLE = "HPCRECO_TUNING"
 FEWEST_ROWS = 4096
 """With fewer rows the time is that of the launch, whatever the blocks."""
@@ -36,21 +38,8 @@ class Blocks:
 
 #: the first is used where nothing is tried; two stages would load nothing ahead, for rows are found by loads themselves
 CANDIDATES = {
-    "convolve": (
-        Blocks(64, 4, 4),
-        Blocks(128, 4, 3),
-        Blocks(128, 8, 4),
-        Blocks(64, 2, 4),
-        Blocks(32, 2, 5),
-        Blocks(128, 4, 5),
-    ),
-    "weight_gradient": (
-        Blocks(64, 4, 3),
-        Blocks(32, 4, 4),
-        Blocks(128, 4, 3),
-        Blocks(64, 2, 4),
-        Blocks(128, 8, 3),
-    ),
+    "convolve": (Blocks(64, 4, 4), Blocks(128, 4, 3), Blocks(128, 8, 4), Blocks(32, 2, 5)),
+    "weight_gradient": (Blocks(64, 4, 3), Blocks(32, 4, 4), Blocks(128, 8, 3)),
 }
 
 
@@ -87,6 +76,11 @@ def choose(
     if key not in kept.choices:
         if rows < FEWEST_ROWS:
             return candidates[0]
+        if not kept.told:
+            LOG.info(
+                "choosing block sizes of sparse kernels for this GPU, which takes minutes once: %s", kept.file
+            )
+            kept.told = True
         kept.keep(key, fastest(candidates, lambda blocks: milliseconds(lambda: run(blocks))))
     return kept.choices[key]
 
@@ -123,6 +117,7 @@ class Kept:
 
     def __init__(self, file: Path, anew: bool = False) -> None:
         self.file = file
+        self.told = False
         self.choices = {} if anew else self._read()
 
     def _read(self) -> dict[str, Blocks]:
