@@ -4,10 +4,11 @@
     python tools/bench/shard_read.py --out bench          # files of 5, 20 and 100 events, 21 rounds
 
 Writes shard_read.csv (one row per file length and peer: size, medians and quartiles of milliseconds, and the ratios
-below) and shard_read.png. An event has 110 000 voxels along straight tracks: coordinates int32 (n, 3), features
-float32 (n, 3), labels float32 (n, 1). All peers hold the same events, return the same arrays, are open before the
-clock starts, are in the page cache, and take turns within each round on the same random event; ratios are taken round
-by round, so that a busy machine slows both sides. Peers:
+below), shard_read.png and, of all file lengths together, shard_read.figures.csv. An event has 110 000 voxels along
+straight tracks: coordinates int32 (n, 3), features float32 (n, 3), labels float32 (n, 1). All peers hold the same
+events, return the same arrays, are open before the clock starts, are in the page cache, and take turns within each
+round on the same random event; ratios are taken round by round, so that a busy machine slows both sides. Long files
+take fewer rounds. Peers:
 
     default      shard, the default filter (byte shuffle and gzip 1)        bar: >= 3 times as fast as npz
     unfiltered   shard, compression "none"                                  bar: >= 0.5 of the memory map's speed
@@ -29,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from figures import Figure, write
 
 from hpcreco import shards
 
@@ -49,6 +51,10 @@ SCHEMA = shards.Schema(
 )
 FIELDS = ("coords", "features", "labels")
 SHARDS = {"default": "default", "unfiltered": "none", "lzf": "lzf", "gzip-4": "gzip-4"}
+CLAIMS = (  # name, numerator, denominator, bar
+    ("unfiltered shard read: memmap time / ours", "memmap", "unfiltered", 0.5),
+    ("shard read, default filter: npz time / ours", "npz", "default", 3.0),
+)
 QUICK = ("unfiltered", "memmap")  # compared with each other in 20 times as many rounds
 Event = dict[str, np.ndarray]
 Read = Callable[[int], Event]
@@ -230,12 +236,16 @@ def main() -> int:
     rng = np.random.default_rng(0)
     events = [event(rng) for _ in range(max(args.events))]
     rows: list[dict[str, object]] = []
+    ratios: dict[str, list[float]] = {name: [] for name, *_ in CLAIMS}
     for n_events in args.events:
         with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
             readers, sizes = prepare(Path(folder), events[:n_events])
-            times = measure(readers, n_events, args.rounds)
+            times = measure(readers, n_events, max(5, args.rounds * 20 // max(20, n_events)))
             quick = measure({name: readers[name] for name in QUICK}, n_events, 20 * args.rounds)
             rows += rows_of(n_events, times, quick, sizes)
+        for name, other, own, _ in CLAIMS:
+            of = quick if own in quick else times
+            ratios[name] += [a / b for a, b in zip(of[other], of[own], strict=True)]
         with (args.out / "shard_read.csv").open(
             "w", newline=""
         ) as stream:  # after each length: it takes a while
@@ -244,6 +254,10 @@ def main() -> int:
             table.writerows(rows)
     sys.stdout.write((args.out / "shard_read.csv").read_text())
     plot(args.out / "shard_read.png", rows)
+    write(
+        [Figure(name, ratios[name], bar=bar) for name, *_, bar in CLAIMS],
+        args.out / "shard_read.figures.csv",
+    )
     return 0
 
 
