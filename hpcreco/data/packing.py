@@ -44,7 +44,7 @@ def pack_epoch(
     the order of packs of one class, and of steps, follows from; None keeps it.
     """
     mean = float(costs[events].mean()) if len(events) else 0.0
-    block = max(_BLOCK, int(_PACKS * capacity / mean) if mean > 0 else 0)
+    block = max(_BLOCK, int(min(len(events), _PACKS * capacity / mean)) if mean > 0 else 0)
     packs = [
         events[start : start + block][chosen]
         for start in range(0, len(events), block)
