@@ -5,30 +5,35 @@
     apptainer exec --nv --bind "$PWD" reco.sif python tools/engines/check_gpu.py
     python tools/engines/check_gpu.py --device cpu            tries the script itself where there is no GPU
 
-A network of a submanifold, a strided and a transposed convolution runs in every backend that is installed; its result
-and all gradients are compared with the native backend's on the CPU in float64. Every rank takes its own cloud of voxels
-and its own GPU. Exit code 0: all agree; 1: something does not, or there is no GPU.
+A network of a submanifold, a strided and a transposed convolution with batch norm between them runs in every backend
+that is installed, the native one by each of its paths (Triton kernels, torch operations); its result and all gradients
+are compared with the native backend's on the CPU in float64. Every rank takes its own cloud of voxels and its own GPU.
+Exit code 0: all agree; 1: something does not, or there is no GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hpcreco import parallel, sparse, world
+from hpcreco.nn.normalisation import BatchNorm
 from hpcreco.parallel import Parallel
 from hpcreco.parallel.node import NoGpuError
+from hpcreco.sparse import paths
 
 SIZE = 192  # cells along each axis
-#: largest difference over the largest entry; half-precision products keep 8 bits
-ALLOWED = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 5e-2}
+#: largest difference over the largest entry; products of bfloat16 keep 8 bits, those of TF32 keep 11
+ALLOWED = {"float64": 1e-10, "float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,19 @@ def network(
     torch.manual_seed(1)
     rows = torch.randn(len(coords), 4, dtype=torch.float64)
     layers = [sparse.SubmanifoldConv(4, 16), sparse.DownConv(16, 32, 2, 2), sparse.UpConv(32, 16, 2, 2)]
+    # No activation: a sum that is zero but for rounding would get a gradient on one device and none on the other.
+    norm = BatchNorm(16, leakiness=1.0).to(device, dtype)
     probe = torch.randn(len(coords), 32, dtype=torch.float64)
     rows = rows.to(device, dtype).requires_grad_()
     conv, down, up = (layer.to(device, dtype) for layer in layers)
     with torch.autocast(device.type, torch.bfloat16, enabled=amp):
         x, inverse = sparse.voxelize(coords.to(device), rows, (SIZE,) * 3, backend)
         fine = conv(x)
-        coarse = down(fine.replace(torch.relu(fine.features)))
+        coarse = down(fine.replace(norm(fine.features)))
         result = sparse.concatenate(fine, up(coarse, onto=fine)).features[inverse]
     gradients = torch.autograd.grad(
-        (result * probe.to(result)).sum(), [rows, conv.weight, down.weight, up.weight]
+        (result * probe.to(result)).sum(),
+        [rows, norm.weight, norm.bias, conv.weight, down.weight, up.weight],
     )
     return [tensor.detach().double().cpu() for tensor in (result, *gradients)]
 
@@ -88,31 +96,77 @@ def difference(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 
 def convolutions(device: torch.device, voxels: int, rank: int) -> Iterator[Check]:
-    """Every backend and precision on ``device``, and MinkowskiEngine on the CPU, against the native backend there."""
+    """Every backend, path and precision on ``device``, MinkowskiEngine also on the CPU, against the CPU in float64."""
     cpu, coords = torch.device("cpu"), cloud(voxels, seed=rank)
-    expected = network(coords, cpu, torch.float64, "native", amp=False)
-    for backend in sparse.BACKENDS:
-        try:
-            with sparse.use(backend):
-                pass
-        except sparse.SparseError as error:
-            yield Check(f"{backend}: not compared", None, 0, 0, str(error))
-            continue
+    with by_path("numba"):
+        expected = network(coords, cpu, torch.float64, "native", amp=False)
+    for backend, path in candidates(device):
+        title = f"{backend}, {path}" if path else backend
         places = [cpu, device] if backend == "minkowski" and device != cpu else [device]
+        try:
+            with sparse.use(backend), by_path(path):
+                if backend == "native":
+                    paths.choose(device)
+        except sparse.SparseError as error:
+            yield Check(f"{title}: not compared", None, 0, 0, str(error))
+            continue
         for place in places:
-            for dtype, amp in ((torch.float64, False), (torch.float32, False), (torch.float32, True)):
-                precision = "bfloat16" if amp else str(dtype).removeprefix("torch.")
-                name = f"{backend} on {place.type}, {precision}"
-                try:
-                    ours = network(coords, place, dtype, backend, amp)
-                    start = time.perf_counter()
-                    network(
-                        coords, place, dtype, backend, amp
-                    )  # its results come to the CPU: all is done then
-                    seconds = time.perf_counter() - start
-                    yield Check(name, difference(ours, expected), ALLOWED[precision], seconds)
-                except (RuntimeError, ValueError) as error:  # of CUDA, of an engine, of ours
-                    yield Check(name, float("nan"), ALLOWED[precision], 0, str(error).splitlines()[0])
+            for precision in precisions(place):
+                with by_path(path), tf32(precision == "tf32"):
+                    yield compared(title, coords, place, precision, backend, expected)
+
+
+def candidates(device: torch.device) -> list[tuple[str, str]]:
+    """Backends, the native one by each path that ``device`` may have."""
+    native = ("triton", "torch") if device.type == "cuda" else ("numba", "torch")
+    return [
+        (backend, path) for backend in sparse.BACKENDS for path in (native if backend == "native" else ("",))
+    ]
+
+
+def precisions(device: torch.device) -> list[str]:
+    """What numbers are multiplied; TF32 is a GPU's."""
+    return ["float64", "float32", *(["tf32"] if device.type == "cuda" else []), "bfloat16"]
+
+
+def compared(
+    title: str, coords: Tensor, place: torch.device, precision: str, backend: str, expected: list[Tensor]
+) -> Check:
+    """One run that may compile, and one that is timed."""
+    name, amp = f"{title} on {place.type}, {precision}", precision == "bfloat16"
+    dtype = torch.float64 if precision == "float64" else torch.float32
+    try:
+        ours = network(coords, place, dtype, backend, amp)
+        start = time.perf_counter()
+        network(coords, place, dtype, backend, amp)  # its results come to the CPU: all is done then
+        seconds = time.perf_counter() - start
+        return Check(name, difference(ours, expected), ALLOWED[precision], seconds)
+    except (RuntimeError, ValueError) as error:  # of CUDA, of an engine, of ours
+        return Check(name, float("nan"), ALLOWED[precision], 0, str(error).splitlines()[0])
+
+
+@contextmanager
+def by_path(path: str) -> Iterator[None]:
+    """The native backend by one path; empty: by its own choice."""
+    before = os.environ.get(paths.VARIABLE)
+    os.environ[paths.VARIABLE] = path
+    try:
+        yield
+    finally:
+        os.environ.pop(paths.VARIABLE)
+        if before is not None:
+            os.environ[paths.VARIABLE] = before
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """TF32 products of float32, or none."""
+    switch = torch.backends.cuda.matmul
+    before, switch.allow_tf32 = switch.allow_tf32, on
+    try:
+        yield
+    finally:
+        switch.allow_tf32 = before
 
 
 def sums(ranks: Parallel, numbers: int) -> Iterator[Check]:

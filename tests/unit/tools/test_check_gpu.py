@@ -9,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
+from hpcreco.sparse import paths
+
 SCRIPT = "tools/engines/check_gpu.py"
 
 
@@ -49,9 +51,32 @@ def test_a_wrong_gradient_is_found(check, monkeypatch, capsys):
     monkeypatch.setattr(check, "network", wrong)
     monkeypatch.setattr(check.sparse, "BACKENDS", {"native": check.sparse.BACKENDS["native"]})
     checks = list(check.convolutions(torch.device("cpu"), 300, 0))
-    assert [c.passed for c in checks] == [True, False, True]  # bfloat16 is allowed more
+    # by numba and by torch operations; bfloat16 is allowed more
+    assert [c.passed for c in checks] == [True, False, True] * 2
     assert not check.show([checks])
-    assert capsys.readouterr().out.count("DIFFERS") == 1
+    assert capsys.readouterr().out.count("DIFFERS") == 2
+
+
+def test_a_gpu_is_compared_by_both_paths_and_each_is_forced_alone(check, monkeypatch):
+    monkeypatch.setattr(check.sparse, "BACKENDS", {"native": check.sparse.BACKENDS["native"]})
+    assert check.candidates(torch.device("cuda")) == [("native", "triton"), ("native", "torch")]
+    assert "tf32" in check.precisions(torch.device("cuda"))
+    monkeypatch.setenv(paths.VARIABLE, "numba")
+    before = torch.backends.cuda.matmul.allow_tf32
+    with check.by_path("torch"), check.tf32(True):
+        assert paths.choose(torch.device("cpu")) == "torch"
+        assert torch.backends.cuda.matmul.allow_tf32
+    assert paths.choose(torch.device("cpu")) == "numba"
+    assert torch.backends.cuda.matmul.allow_tf32 == before
+
+
+def test_a_path_that_cannot_be_had_is_told(check, monkeypatch):
+    monkeypatch.setattr(check.sparse, "BACKENDS", {"native": check.sparse.BACKENDS["native"]})
+    monkeypatch.setattr(check, "candidates", lambda device: [("native", "triton")])
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    (told,) = check.convolutions(torch.device("cpu"), 50, 0)
+    assert told.name == "native, triton: not compared"
+    assert "it compiles for GPUs only" in told.note
 
 
 def test_not_a_number_and_sums_beside_nccl_do_not_pass(check):
