@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hpcreco.nn import plain_rows
+from hpcreco.sparse import paths
+
 Reduce = Callable[[Tensor], Tensor]
 """Sums a tensor over all ranks and returns the sum; every rank calls it the same number of times."""
 
@@ -54,18 +57,9 @@ class BatchNorm(nn.Module):
             scale = self.weight * torch.rsqrt(self.running_var + self.eps)
             return activate(x, scale, self.bias - self.running_mean * scale, self.leakiness)
         y, sums = Normalise.apply(x, self.weight, self.bias, self.eps, self.leakiness, self.reduce)
-        self._remember(sums)
+        with torch.no_grad():
+            _vectors(x).remember(self.running_mean, self.running_var, sums, 1 - self.keep)
         return y
-
-    @torch.no_grad()
-    def _remember(self, sums: Tensor) -> None:
-        """Move the running statistics towards those of this step; sums: (rows, mean..., variance...)."""
-        rows, channels = sums[0], len(self.running_mean)
-        # no branch on a value, so that a GPU need not be waited for
-        change = (rows > 0).to(rows.dtype) * (1 - self.keep)
-        unbiased = sums[1 + channels :] * rows / (rows - 1).clamp(min=1)
-        self.running_mean.copy_(self.running_mean + change * (sums[1 : 1 + channels] - self.running_mean))
-        self.running_var.copy_(self.running_var + change * (unbiased - self.running_var))
 
 
 def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
@@ -76,11 +70,9 @@ def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
 
 
 def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
-    """leaky ReLU of x * scale + shift, in one pass on a CPU; (N, C), (C,), (C,) -> (N, C)."""
-    if x.device.type == "cpu" and not torch.is_grad_enabled():
-        from hpcreco.nn import rows
-
-        return rows.activate(x, scale, shift, leakiness)
+    """leaky ReLU of x * scale + shift, in one pass without gradients; (N, C), (C,), (C,) -> (N, C)."""
+    if not torch.is_grad_enabled():
+        return _backend(x).activate(x.contiguous(), scale, shift, leakiness)
     y = x * scale + shift
     return y if leakiness == 1 else torch.nn.functional.leaky_relu(y, leakiness)
 
@@ -97,30 +89,23 @@ class Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, leakiness: float, reduce: Reduce | None
     ) -> tuple[Tensor, Tensor]:
-        channels = x.shape[1]
         x = x.detach().contiguous()
         sums = torch.cat([x.new_full((1,), len(x), dtype=torch.float64), _backend(x).moments(x).flatten()])
         if reduce is not None:
             sums = reduce(sums)
-        count = sums[0].clamp(min=1)
-        mean = sums[1 : 1 + channels] / count
-        variance = (sums[1 + channels :] / count - mean * mean).clamp(min=0)
-        inverse = torch.rsqrt(variance + eps)
-        scale = weight.double() * inverse
-        shift = bias.double() - mean * scale
-        y = _backend(x).activate(x, scale.to(x.dtype), shift.to(x.dtype), leakiness)
-        ctx.save_for_backward(x, scale, shift, mean, inverse, count)
+        wide, narrow, statistics = _vectors(x).coefficients(sums, weight, bias, eps)
+        y = _backend(x).activate(x, *narrow, leakiness)
+        ctx.save_for_backward(x, wide, narrow, sums)
         ctx.leakiness, ctx.reduce, ctx.dtype = leakiness, reduce, weight.dtype
-        statistics = torch.cat([sums[:1], mean, variance])
         ctx.mark_non_differentiable(statistics)
         return y, statistics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        x, scale, shift, mean, inverse, count = ctx.saved_tensors
+        x, wide, narrow, sums = ctx.saved_tensors
+        mean, inverse = wide[2], wide[3]
         grad = grad.contiguous()
-        narrow = scale.to(x.dtype), shift.to(x.dtype)
         # (2, C): sums over the rows of g and of g * x, g the gradient before the activation
         local = _backend(x).gradient_moments(grad, x, *narrow, ctx.leakiness)
         of_bias, of_weight = local[0], (local[1] - mean * local[0]) * inverse
@@ -128,17 +113,25 @@ class Normalise(torch.autograd.Function):
         if ctx.reduce is not None:
             total = ctx.reduce(total)
         # scale * (g - total0 / n - (x - mean) * inverse * total1 / n) = scale * g + slope * x + offset
-        slope = -scale * inverse * total[1] / count
-        offset = -scale * total[0] / count - slope * mean
-        of_x = _backend(x).gradient(grad, x, *narrow, slope.to(x.dtype), offset.to(x.dtype), ctx.leakiness)
+        through = _vectors(x).slopes(total, wide, sums, x.dtype)
+        of_x = _backend(x).gradient(grad, x, *narrow, *through, ctx.leakiness)
         return of_x, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None
 
 
 def _backend(x: Tensor) -> Any:
-    if x.device.type == "cpu":
+    """The module whose passes over a matrix are used on its device."""
+    path = paths.choose(x.device)
+    if path == "numba":
         from hpcreco.nn import rows
 
         return rows
-    from hpcreco.nn import plain_rows
+    return _vectors(x)
 
+
+def _vectors(x: Tensor) -> Any:
+    """The module that computes what lies between the passes."""
+    if paths.choose(x.device) == "triton":
+        from hpcreco.nn import gpu_rows
+
+        return gpu_rows
     return plain_rows

@@ -1,5 +1,5 @@
 """The passes of BatchNorm over a feature matrix in plain torch operations, for any device; `rows` does the
-same on CPUs, faster.
+same on CPUs, `gpu_rows` on GPUs, faster. And what lies between the passes: numbers for each channel.
 """
 
 from __future__ import annotations
@@ -33,6 +33,47 @@ def gradient(
 ) -> Tensor:
     """scale * g + slope * x + offset; (N, C)."""
     return _before(grad, x, scale, shift, leakiness) * scale + x * slope + offset
+
+
+def coefficients(sums: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """What a step makes of its sums: (rows, sums of x..., sums of x * x...) float64; weight, bias (C,).
+
+    Returns scale, shift, mean and 1 / sqrt(variance + eps) as (4, C) float64; scale and shift as (2, C) in the
+    weight's precision; (rows, mean..., variance...) float64.
+    """
+    channels = len(weight)
+    count = sums[0].clamp(min=1)
+    mean = sums[1 : 1 + channels] / count
+    variance = (sums[1 + channels :] / count - mean * mean).clamp(min=0)
+    inverse = torch.rsqrt(variance + eps)
+    scale = weight.double() * inverse
+    shift = bias.double() - mean * scale
+    wide = torch.stack([scale, shift, mean, inverse])
+    return wide, wide[:2].to(weight.dtype), torch.cat([sums[:1], mean, variance])
+
+
+def slopes(total: Tensor, wide: Tensor, sums: Tensor, dtype: torch.dtype) -> Tensor:
+    """What the gradient at x takes of x and of 1 for the part of it that goes through mean and variance; (2, C).
+
+    total (2, C): gradients of bias and weight over the rows of all ranks; wide, sums: see `coefficients`.
+    """
+    scale, _, mean, inverse = wide
+    count = sums[0].clamp(min=1)
+    slope = -scale * inverse * total[1] / count
+    offset = -scale * total[0] / count - slope * mean
+    return torch.stack([slope, offset]).to(dtype)
+
+
+def remember(mean: Tensor, variance: Tensor, statistics: Tensor, change: float) -> None:
+    """Moves running mean and variance (C,) towards those of a step by `change` of the way, if it had rows; statistics:
+    (rows, mean..., variance...).
+    """
+    rows, channels = statistics[0], len(mean)
+    # no branch on a value, so that a GPU need not be waited for
+    way = (rows > 0).to(rows.dtype) * change
+    unbiased = statistics[1 + channels :] * rows / (rows - 1).clamp(min=1)
+    mean.copy_(mean + way * (statistics[1 : 1 + channels] - mean))
+    variance.copy_(variance + way * (unbiased - variance))
 
 
 def _before(grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:

@@ -22,7 +22,12 @@ ENGINES = {
     "mpi4py": {"hpcreco.collective"},
 }
 #: the modules that hold Triton kernels, and what launches them: they need triton when they are imported
-KERNELS = {"hpcreco.sparse.gpu.kernels", "hpcreco.sparse.gpu.launch"}
+KERNELS = {
+    "hpcreco.sparse.gpu.kernels",
+    "hpcreco.sparse.gpu.launch",
+    "hpcreco.nn.gpu_kernels",
+    "hpcreco.nn.gpu_rows",
+}
 #: what each of these may import of ours; everything else in the package is free of such a list
 FOUNDATIONS = {
     "hpcreco.world": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -19,6 +20,9 @@ PROGRAMS, LEAST_TILES = 1024, 8
 """The gradient of the weights is split for about so many programs, each with so many tiles at least."""
 
 
+_one_at_a_time = threading.RLock() if interpreted() else nullcontext()
+
+
 def try_out(device: torch.device) -> None:
     """One small kernel, waited for; raises whatever stands against Triton on this device."""
     keys = torch.arange(3, device=device)
@@ -32,7 +36,7 @@ def neighbours(keys: Tensor, deltas: Tensor) -> Tensor:
     n, n_offsets = len(keys), len(deltas)
     table = torch.full((n_offsets, n), -1, dtype=torch.int32, device=keys.device)
     if n:
-        with _on(keys.device):
+        with on(keys.device):
             grid = (-(-n // SEARCHED), n_offsets // 2 + 1)
             kernels.search[grid](
                 keys, deltas, table, n, n.bit_length(), BLOCK=SEARCHED, enable_fp_fusion=True
@@ -46,7 +50,7 @@ def ordered(table: Table) -> Table:
     if not n:
         return table
     masks = torch.empty(n, dtype=torch.int64, device=table.rows.device)
-    with _on(masks.device):
+    with on(masks.device):
         kernels.patterns[(-(-n // MASKED),)](
             table.rows, masks, n, N_OFFSETS=n_offsets, BLOCK=MASKED, enable_fp_fusion=True
         )
@@ -73,7 +77,7 @@ def convolve(x: Tensor, weight: Tensor, table: Table, base: Tensor | None, dtype
             num_warps=blocks.warps, num_stages=blocks.stages, enable_fp_fusion=True,
         )  # fmt: skip
 
-    with _on(x.device):
+    with on(x.device):
         run(tuning.choose("convolve", x, (c_in, c_out, len(table.rows)), table.n_out, run))
     return out
 
@@ -102,7 +106,7 @@ def weight_gradient(x: Tensor, grad: Tensor, table: Table) -> Tensor:
 
     if not table.n_out:
         return x.new_zeros(n_offsets, c_in, c_out, dtype=torch.float32)
-    with _on(x.device):
+    with on(x.device):
         return run(tuning.choose("weight_gradient", x, (c_in, c_out, n_offsets), table.n_out, run))
 
 
@@ -144,7 +148,9 @@ def _first_true(flags: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _on(device: torch.device) -> Iterator[None]:
-    """Triton launches on torch's current device, which need not be that of the data."""
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+def on(device: torch.device) -> Iterator[None]:
+    """Triton launches on torch's current device, which need not be that of the data; its interpreter changes the
+    language's own functions while a kernel runs, which other threads must not see.
+    """
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext(), _one_at_a_time:
         yield

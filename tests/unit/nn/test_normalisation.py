@@ -1,4 +1,4 @@
-"""Batch normalisation over rows: against torch, over ranks, without rows, in both of its implementations."""
+"""Batch normalisation over rows: against torch, over ranks, without rows, in each of its implementations."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpcreco.nn import normalisation, plain_rows
 from hpcreco.nn.normalisation import BatchNorm, synchronise
+from hpcreco.sparse import paths
 
-IMPLEMENTATIONS = ["numba", "torch"]
+IMPLEMENTATIONS = ["numba", "torch", "triton"]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS, autouse=True)
 def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "torch":
-        monkeypatch.setattr(normalisation, "_backend", lambda x: plain_rows)
+    """Triton's in its interpreter."""
+    if request.param == "triton" and not paths.interpreted():
+        pytest.skip("these tests have their tensors on the CPU; there is a GPU here")
+    monkeypatch.setenv(paths.VARIABLE, request.param)
 
 
 def random_norm(channels: int, **options: object) -> BatchNorm:

@@ -14,10 +14,23 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+from hpcreco.nn import gpu_kernels, gpu_rows
 from hpcreco.sparse.gpu import kernels, launch
 from hpcreco.sparse.tables import Table
 
 ROWS, OFFSETS = 5000, 27
+KERNELS = {
+    kernels: ("search", "patterns", "convolve", "weight_gradient"),
+    gpu_kernels: (
+        "moments",
+        "gradient_moments",
+        "activate",
+        "gradient",
+        "coefficients",
+        "slopes",
+        "remember",
+    ),
+}
 
 
 class PretendedGpu:
@@ -84,12 +97,26 @@ def launch_all() -> None:
         weight, base = torch.zeros(OFFSETS, c_in, c_out, dtype=dtype), torch.zeros(ROWS, c_out)
         launch.convolve(x, weight, ordered, base, torch.float32)
         launch.weight_gradient(x, grad, ordered)
+    batch_norm()
+
+
+def batch_norm() -> None:
+    """The kernels of BatchNorm."""
+    x, c = torch.zeros(ROWS, 48), torch.zeros(48)
+    gpu_rows.moments(x)
+    sums = torch.zeros(97, dtype=torch.float64)
+    wide, narrow, statistics = gpu_rows.coefficients(sums, c, c, 1e-4)
+    gpu_rows.activate(x, *narrow, 0.1)
+    total = gpu_rows.gradient_moments(x, x, *narrow, 0.1)
+    through = gpu_rows.slopes(total, wide, sums, torch.float32)
+    gpu_rows.gradient(x, x, *narrow, *through, 0.1)
+    gpu_rows.remember(c, c, statistics, 0.01)
 
 
 if __name__ == "__main__":
-    plain = {name: getattr(kernels, name) for name in ("search", "patterns", "convolve", "weight_gradient")}
+    plain = [(module, name, getattr(module, name)) for module, names in KERNELS.items() for name in names]
     for word in sys.argv[1:]:
         driver.set_active(PretendedGpu(int(word)))
-        for name, kernel in plain.items():
-            setattr(kernels, name, Compiled(kernel, int(word)))
+        for module, name, kernel in plain:
+            setattr(module, name, Compiled(kernel, int(word)))
         launch_all()
