@@ -15,7 +15,7 @@ from hpcreco.experiments.protodune import labels, names
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
 from hpcreco.experiments.protodune.parsed import TruthVoxels
 from hpcreco.experiments.protodune.recipes import unfinished
-from hpcreco.experiments.protodune.tiling.arrays import run_sums
+from hpcreco.experiments.protodune.tiling.exact import cell_charges
 from hpcreco.experiments.protodune.tiling.tiler import Tiles, TilingError
 from hpcreco.experiments.protodune.xy import PIXEL, XY
 from hpcreco.experiments.protodune.xy_writer import columns_of, tables
@@ -103,30 +103,22 @@ class Coarsener:
 
     def _tiles(self, shard: Shard, event: int) -> Tiles:
         voxels, counts = shard.read(event, "voxels"), shard.read(event, "tiling")
-        coords, features = coarsen(
-            voxels["coords"], voxels["features"], self.downsample, shard.attributes["guide"]
-        )
+        coords, features = coarsen(voxels["coords"], voxels["features"], self.downsample)
         return Tiles(coords, features, counts["lost_charge"][0], int(counts["fine_voxels"][0]))
 
 
 def coarsen(
-    coords: np.ndarray, features: np.ndarray, downsample: tuple[int, int, int], guide: int
+    coords: np.ndarray, features: np.ndarray, downsample: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 3) with charges float64 (N, P) -> coarse cells int32 (M, 3), sorted, and charges float32 (M, P).
 
-    Charges are added in the order in which tiling adds them, so that they agree to the last bit.
+    Charges are added as tiling adds them, so that they agree to the last bit.
     """
-    order = np.lexsort((coords[:, 1], coords[:, 2], coords[:, 0]))
-    x, y, z = coords[order].T
-    given = features[order].T
-    starts, sums = run_sums(z, y, given, downsample[1], guide, x)
-    cells = np.stack([x, y, z], axis=1)[starts] // np.asarray(downsample, np.int32)
+    cells = coords // np.asarray(downsample, np.int32)
     (key,) = labels.keys(cells)
     _, first, cell = np.unique(key, return_index=True, return_inverse=True)
-    total = np.zeros((len(given), len(first)))
-    for p in range(len(given)):
-        np.add.at(total[p], cell, sums[p])
-    return cells[first].astype(np.int32), total.T.astype(np.float32)
+    charges = cell_charges(coords[:, 0], cell, features, len(first))
+    return cells[first].astype(np.int32), charges.astype(np.float32)
 
 
 def _truth(shard: Shard, event: int, columns: tuple[str, ...]) -> TruthVoxels:

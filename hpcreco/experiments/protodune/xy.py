@@ -86,8 +86,7 @@ def _before_downsampling() -> Schema:
     """Charges in double precision and the truth rows as parsed: nothing that coarse cells are made of is lost."""
     voxels, truth, *rest = XY.tables
     fine = replace(voxels, fields=tuple(_exact(field) for field in voxels.fields))
-    guide = Attribute("guide", "int")  # the feature whose plane has strips of whole columns, -1: none
-    return Schema("hpcreco/protodune/pixel", 2, (fine, truth, *rest), (*XY.attributes, guide))
+    return Schema("hpcreco/protodune/pixel", 3, (fine, truth, *rest), XY.attributes)
 
 
 def _exact(field: Field) -> Field:

@@ -143,7 +143,6 @@ class XYWriter:
         coarser = None if pixel else self.downsample_y
         attributes = self._attributes(batch, tiler, options, names_of_truth)
         attributes |= {"recipe": self._recipe_of(path, batch)}
-        attributes |= {"guide": tiler.layout.guide} if pixel else {}
         attributes |= {"downsample_y": list(coarser)} if coarser else {}
         columns = columns_of(tiler.face.feature_names, names_of_truth, coarser is not None)
         report = {"events": batch.last - batch.first, "candidates": 0, "fine candidates": 0, "missed": 0}

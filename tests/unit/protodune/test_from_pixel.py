@@ -100,7 +100,7 @@ def test_coarser_truth_is_its_definition(folder, tmp_path):
 
 
 def test_no_pixels_no_cells():
-    coords, features = from_pixel.coarsen(np.zeros((0, 3), np.int32), np.zeros((0, 3)), (8, 4, 4), 1)
+    coords, features = from_pixel.coarsen(np.zeros((0, 3), np.int32), np.zeros((0, 3)), (8, 4, 4))
     assert coords.shape == features.shape == (0, 3)
     nothing = labels.CoarseTruth(np.zeros((0, 3), np.int32), np.zeros((0, 1), np.float32))
     assert labels.coarser(np.array([[1, 2, 3]]), nothing, (2, 2, 2)).row.tolist() == [-1]

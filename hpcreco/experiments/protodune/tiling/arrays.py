@@ -1,10 +1,11 @@
-"""The tiling in plain numpy: the same candidates and, addition by addition, the same sums as the kernels."""
+"""The tiling in plain numpy, pixel by pixel: the same candidates and, charges being whole numbers, the same sums."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
+from hpcreco.experiments.protodune.tiling import exact
 from hpcreco.experiments.protodune.tiling.layout import Grid, Layout, Slices
 
 
@@ -12,10 +13,10 @@ def active_pixels(layout: Layout, p: int, strips: np.ndarray, columns: np.ndarra
     """Mask (len(columns), n_y) of the pixels that the given strips of plane p touch."""
     n_y = layout.strip.shape[2]
     edges = np.zeros((len(columns), n_y + 1), np.int32)
-    span = layout.span[p][columns][:, strips].astype(np.int64)
-    row, which = np.nonzero(span[:, :, 1] > span[:, :, 0])
-    np.add.at(edges, (row, span[row, which, 0]), 1)
-    np.add.at(edges, (row, span[row, which, 1]), -1)
+    span = layout.span[p][strips][:, columns].astype(np.int64)
+    which, row = np.nonzero(span[:, :, 1] > span[:, :, 0])
+    np.add.at(edges, (row, span[which, row, 0]), 1)
+    np.add.at(edges, (row, span[which, row, 1]), -1)
     return np.cumsum(edges, axis=1)[:, :n_y] > 0
 
 
@@ -50,8 +51,8 @@ def _lit(layout: Layout, channels: np.ndarray) -> np.ndarray:
 
 def _share(
     layout: Layout, z: np.ndarray, y: np.ndarray, channel: np.ndarray, charge: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Charge (P, pixels) given to the candidates of a slice, and the weight of every channel."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Units int64 (P, pixels) given to the candidates of a slice, units per electron (P,), weight of every channel."""
     n_planes, n_channels = len(layout.always), len(layout.plane_of)
     strip, lower = layout.strip[:, z, y].astype(np.int64), layout.share[:, z, y].astype(np.int64)
     plane = np.arange(n_planes)[:, None]
@@ -60,10 +61,15 @@ def _share(
     np.add.at(weight, first, lower)
     np.add.at(weight, second, SHARE_UNIT - lower)
     weight[n_channels] = 0
-    ratio = np.zeros(n_channels + 1)
     got = weight[channel] > 0
-    ratio[channel[got]] = charge[got] / weight[channel[got]]
-    return ratio[first] * lower + ratio[second] * (SHARE_UNIT - lower), weight
+    density = charge[got] / weight[channel[got]]
+    size = np.bincount(layout.plane_of[channel], weights=np.abs(charge), minlength=n_planes)
+    largest = np.zeros(n_planes)
+    np.maximum.at(largest, layout.plane_of[channel[got]], np.abs(density))
+    units = np.array([exact.units(*plane) for plane in zip(size, largest, strict=True)])
+    ratio = np.zeros(n_channels + 1, np.int64)
+    ratio[channel[got]] = np.rint(density * units[layout.plane_of[channel[got]]]).astype(np.int64)
+    return ratio[first] * lower + ratio[second] * (SHARE_UNIT - lower), units, weight
 
 
 def tile(layout: Layout, slices: Slices, grid: Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
@@ -84,55 +90,19 @@ def tile(layout: Layout, slices: Slices, grid: Grid) -> tuple[np.ndarray, np.nda
             if not (active.any() or grid.glows):
                 continue
             z, y = slice_candidates(layout, _lit(layout, channel[active]))
-            given, weight = _share(layout, z, y, channel[seen], charge[seen])
+            given, units, weight = _share(layout, z, y, channel[seen], charge[seen])
             missed = active & (weight[channel] == 0)
             np.add.at(lost[tick], layout.plane_of[channel[missed]], charge[missed])
             pixels += len(z)
-            if len(z):
-                _add_runs(total, touched, z, y, given, grid, shape[1], layout.guide)
+            cell = (y // grid.dy) * shape[1] + z // grid.dz
+            touched[cell] = True
+            for p in range(n_planes):
+                sums = np.zeros(len(touched), np.int64)
+                np.add.at(sums, cell, given[p])
+                total[p] += sums / units[p]
         cells = np.flatnonzero(touched)
         coords.append(
             np.stack([np.full(len(cells), x), cells // shape[1], cells % shape[1]], 1).astype(np.int32)
         )
         features.append(total[:, cells].T)
     return np.concatenate(coords), np.concatenate(features), lost, pixels
-
-
-def _add_runs(
-    total: np.ndarray,
-    touched: np.ndarray,
-    z: np.ndarray,
-    y: np.ndarray,
-    given: np.ndarray,
-    grid: Grid,
-    cells_z: int,
-    guide: int,
-) -> None:
-    """Sum each run of pixels of a column inside a coarse cell, then add it to the cell, as the kernels do."""
-    starts, sums = run_sums(z, y, given, grid.dy, guide)
-    cell = (y[starts] // grid.dy) * cells_z + z[starts] // grid.dz
-    for p in range(len(total)):
-        np.add.at(total[p], cell, sums[p])
-    touched[cell] = True
-
-
-def run_sums(
-    z: np.ndarray, y: np.ndarray, given: np.ndarray, dy: int, guide: int, x: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """First pixel and charge (P, runs) of each run of neighbouring pixels of a column inside a coarse cell.
-
-    Pixels are sorted by z, then y; those of several slices by x before. The guide plane gives all pixels of a run
-    the same charge, so that its sum is a product.
-    """
-    new = (np.diff(z) != 0) | (np.diff(y) != 1) | (np.diff(y // dy) != 0)
-    if x is not None:
-        new |= np.diff(x) != 0
-    first = np.ones(min(len(z), 1), bool)
-    starts = np.flatnonzero(np.concatenate([first, new]))
-    run = np.cumsum(np.concatenate([first, new])) - 1
-    lengths = np.bincount(run)
-    sums = [
-        charge[starts] * lengths if p == guide else np.bincount(run, weights=charge)
-        for p, charge in enumerate(given)
-    ]
-    return starts, np.stack(sums)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from hpcreco.experiments.protodune.geometry import DOWNSAMPLE, N_CHANNELS, N_TICKS, Face
-from hpcreco.experiments.protodune.tiling import arrays, kernels, layout
+from hpcreco.experiments.protodune.tiling import arrays, cuts, kernels, layout, scratch
 from hpcreco.experiments.protodune.tiling.compiled import HAVE_NUMBA
 
-ALGORITHM_VERSION = 1  # raise when the same input gives other rows: finished files become stale
+ALGORITHM_VERSION = 2  # raise when the same input gives other rows: finished files become stale
+
+
+_CHUNKS_PER_THREAD = 8  # more even out the load, fewer cost less to start
 
 
 class TilingError(RuntimeError):
@@ -88,6 +89,8 @@ class Tiler:
             self.options.legacy_rounding,
         )
         self.grid = layout.Grid(*self.options.downsample, self.options.threshold, arrays.glows(self.layout))
+        if self.engine == "numba":
+            self.cuts = cuts.cuts(self.layout)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -130,23 +133,27 @@ class Tiler:
         return layout.Slices(offsets.astype(np.int64), (key % self.n_channels).astype(np.int32), charge)
 
     def _compiled(self, plan: layout.Layout, slices: layout.Slices, grid: layout.Grid) -> tuple:
-        n_planes = len(self.face.planes)
-        cells = np.zeros(self.n_ticks // grid.dx, np.int64)
-        runs, pixels = np.zeros(self.n_ticks, np.int64), np.zeros(self.n_ticks, np.int64)
-        self._spread(kernels.count, (plan, slices, grid), cells, runs, pixels)
-        first_row = np.concatenate([[0], np.cumsum(cells)])
-        coords = np.empty((first_row[-1], 3), np.int32)
-        features = np.empty((first_row[-1], n_planes), np.float64)
-        lost = np.zeros((self.n_ticks, n_planes))
-        self._spread(kernels.fill, (plan, slices, grid), first_row, runs, coords, features, lost)
-        return coords, features, lost, pixels.sum()
+        """Workers take the next chunk of slices as they become free; rows are put together in order."""
+        lost = np.zeros((self.n_ticks, len(self.face.planes)))
+        n_slices = self.n_ticks // grid.dx
+        n_chunks = min(n_slices, 1 if self.threads == 1 else self.threads * _CHUNKS_PER_THREAD)
+        edges = np.linspace(0, n_slices, n_chunks + 1).astype(int)
+        parts: list[tuple[np.ndarray, np.ndarray, int]] = [None] * n_chunks
+        waiting = iter(range(n_chunks))
 
-    def _spread(self, kernel: Callable[..., None], inputs: tuple[Any, ...], *outputs: np.ndarray) -> None:
-        """Run a kernel on all workers; it releases the GIL and each worker writes its own slices."""
-        if self.threads == 1:
-            kernel(*inputs, 0, 1, *outputs)
-            return
+        def work() -> None:
+            space = scratch.scratch(plan, grid)
+            for chunk in waiting:
+                parts[chunk] = kernels.tile(
+                    plan, self.cuts, slices, grid, space, edges[chunk], edges[chunk + 1], lost
+                )
+
         with ThreadPoolExecutor(self.threads) as pool:
-            jobs = [pool.submit(kernel, *inputs, w, self.threads, *outputs) for w in range(self.threads)]
-            for job in jobs:
-                job.result()
+            others = [pool.submit(work) for _ in range(self.threads - 1)]
+            work()
+            for other in others:
+                other.result()
+        coords, charges, pixels = zip(*parts, strict=True)
+        if n_chunks == 1:
+            return coords[0], charges[0], lost, pixels[0]
+        return np.concatenate(coords), np.concatenate(charges), lost, sum(pixels)
