@@ -43,8 +43,7 @@ def coarse(
     cells = np.floor_divide(np.asarray(coords, np.int64), np.asarray(downsample, np.int64))
     (key,) = keys(cells)
     found, first, cell = np.unique(key, return_index=True, return_inverse=True)
-    sums = np.zeros((len(found), values.shape[1]))
-    np.add.at(sums, cell, values)
+    sums = np.stack([np.bincount(cell, weights=column, minlength=len(found)) for column in values.T], axis=1)
     owners: list[np.ndarray | None] = [None, None]
     if track_id is not None and len(key):
         row = _dominant(cell, np.asarray(track_id), np.asarray(values)[:, 0])
@@ -59,10 +58,11 @@ def _dominant(cell: np.ndarray, track: np.ndarray, value: np.ndarray) -> np.ndar
     order = np.lexsort((track, cell))
     new = np.r_[True, (np.diff(cell[order]) != 0) | (np.diff(track[order]) != 0)]
     starts = order[new]
-    part = np.zeros(len(starts))
-    np.add.at(part, np.cumsum(new) - 1, value[order])
-    ranked = np.lexsort((track[starts], -part, cell[starts]))
-    return starts[ranked[np.r_[True, np.diff(cell[starts][ranked]) != 0]]]
+    part = np.bincount(np.cumsum(new) - 1, weights=value[order])
+    first = np.flatnonzero(np.r_[True, np.diff(cell[starts]) != 0])
+    most = np.repeat(np.maximum.reduceat(part, first), np.diff(np.r_[first, len(starts)]))
+    leading = starts[part == most]  # in each cell by track number: the first one counts
+    return leading[np.r_[True, np.diff(cell[leading]) != 0]]
 
 
 def label(candidates: np.ndarray, truth: CoarseTruth) -> np.ndarray:

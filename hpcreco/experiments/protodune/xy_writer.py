@@ -17,6 +17,7 @@ from hpcreco.experiments.protodune.batches import Batch, Source
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE, Geometry
 from hpcreco.experiments.protodune.parsed import Parsed, ParsedError, TruthVoxels, open_parsed
 from hpcreco.experiments.protodune.recipes import unfinished
+from hpcreco.experiments.protodune.tiling.events import tiled
 from hpcreco.experiments.protodune.tiling.tiler import (
     ALGORITHM_VERSION,
     Tiler,
@@ -147,11 +148,8 @@ class XYWriter:
         columns = columns_of(tiler.face.feature_names, names_of_truth, coarser is not None)
         report = {"events": batch.last - batch.first, "candidates": 0, "fine candidates": 0, "missed": 0}
         with ShardWriter(path, schema, attributes, columns, self.compression) as writer:
-            for event in range(batch.first, batch.last):
-                try:
-                    tiles = tiler.tile(*x.waveform(event), exact=pixel)
-                except TilingError as error:
-                    raise TilingError(f"{x.path}: event {event}: {error}") from error
+            events = range(batch.first, batch.last)
+            for event, tiles in zip(events, tiled(tiler, x, events, pixel), strict=True):
                 truth = y.truth(event) if y is not None else None
                 if truth is not None and len(truth.coords) and int(truth.coords.min()) < 0:
                     raise ParsedError(
