@@ -358,10 +358,18 @@ class EarlyStop(Strict):
 
 
 class Parallel(Strict):
-    """Watchdog, gradient buckets and whether batch statistics are summed over ranks."""
+    """How ranks work together.
+
+    timeout: seconds without progress after which the watchdog ends the job. bucket_mb: gradients are summed over ranks
+    in pieces of so many MB; overlap: while backward still computes the next ones. compression: gradients travel as
+    float32 (none) or as 16 bits each (fp16: 11 bits of precision; bf16: 8, not with Horovod).
+    sync_batch_norm: batch statistics are those of all ranks.
+    """
 
     timeout: float = Field(default=1800.0, gt=0)
-    bucket_mb: float = Field(default=25.0, gt=0)
+    bucket_mb: float = Field(default=1.0, gt=0)
+    overlap: bool = True
+    compression: Literal["none", "fp16", "bf16"] = "none"
     sync_batch_norm: bool = False
 
 
@@ -403,6 +411,10 @@ class Run(Strict):
     def _ends_somehow(self) -> Run:
         if self.epochs is not None and self.iterations is not None:
             raise ValueError("give epochs or iterations, not both")
+        if self.precision == "float64" and self.parallel.compression != "none":
+            raise ValueError(
+                "parallel.compression sends 16 bits of each gradient: choose none, or precision float32"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:

@@ -30,6 +30,16 @@ class ParallelError(RuntimeError):
     exit_code = 1
 
 
+class Pending(Protocol):
+    """A sum that is under way."""
+
+    def done(self) -> bool:
+        """Whether `wait` would return at once; not to be asked after it has."""
+
+    def wait(self) -> None:
+        """Return once the tensor holds the sum."""
+
+
 class Parallel(Protocol):
     """What training needs of a group of ranks.
 
@@ -49,6 +59,16 @@ class Parallel(Protocol):
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over ranks, as a new tensor."""
+
+    def begin_sum_(self, tensor: Tensor, name: str) -> Pending:
+        """Begin to replace `tensor` by its sum over ranks; nobody may touch it before `Pending.wait` has returned.
+
+        Sums begin in the same order on all ranks, counted by themselves: what other operations come between two of
+        them may differ from rank to rank. `name` is the same on all ranks, and no two sums under way share one.
+        """
+
+    def adds(self, dtype: torch.dtype) -> bool:
+        """Whether tensors of `dtype` can be summed where this rank's gradients are."""
 
     def broadcast_(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Replace each tensor by the root's."""

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hpcreco import collective
-from hpcreco.parallel import ParallelError, rendezvous
+from hpcreco.parallel import ParallelError, node, rendezvous
 from hpcreco.world import World, WorldError
 
 # Long enough for any step: the watchdog, which knows `parallel.timeout`, ends a job that hangs.
@@ -50,6 +50,9 @@ class Ddp:
         with self._mpi.progressing() if self._mpi else nullcontext():
             store = rendezvous.meet(world, self._mpi, output_dir)
             dist.init_process_group(both, store=store, rank=world.rank, world_size=world.size, timeout=_NEVER)
+            # A group matches operations by their order. Sums that begin during backward get one of their own: a rank
+            # without rows begins them later, between other sums of the same backward.
+            self._begun = dist.new_group(timeout=_NEVER, backend=both)
         self.rank, self.size, self.local_rank = world.rank, world.size, world.local_rank
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
@@ -58,7 +61,7 @@ class Ddp:
         with _together():
             for work in [dist.all_reduce(tensor, async_op=True) for tensor in hosted]:
                 work.wait()
-        self._return(tensors, hosted)
+        node.give_back(tensors, hosted)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over ranks, as a new tensor."""
@@ -66,13 +69,23 @@ class Ddp:
         self.sum_([total])
         return total
 
+    def begin_sum_(self, tensor: Tensor, name: str) -> _Begun:
+        """Begin to replace `tensor` by its sum over ranks."""
+        hosted = self._hosted(tensor)
+        with _together():
+            return _Begun(dist.all_reduce(hosted, group=self._begun, async_op=True), tensor, hosted)
+
+    def adds(self, dtype: torch.dtype) -> bool:
+        """gloo and NCCL add numbers of 16 bits of either kind."""
+        return True
+
     def broadcast_(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Replace each tensor by the root's."""
         hosted = [self._hosted(tensor) for tensor in tensors]
         with _together():
             for work in [dist.broadcast(tensor, root, async_op=True) for tensor in hosted]:
                 work.wait()
-        self._return(tensors, hosted)
+        node.give_back(tensors, hosted)
 
     def broadcast_object(self, value: Any, root: int = 0) -> Any:
         """The root's `value`, on every rank."""
@@ -111,11 +124,20 @@ class Ddp:
         tensor = tensor.detach()
         return (tensor if self.on_device else tensor.cpu()).contiguous()
 
-    @staticmethod
-    def _return(tensors: Sequence[Tensor], hosted: Sequence[Tensor]) -> None:
-        for tensor, result in zip(tensors, hosted, strict=True):
-            if result.data_ptr() != tensor.data_ptr():
-                tensor.detach().copy_(result)
+
+class _Begun:
+    """The `Pending` of `tensor`, which is summed as `hosted`."""
+
+    def __init__(self, work: Any, tensor: Tensor, hosted: Tensor) -> None:
+        self._work, self._tensor, self._hosted = work, tensor, hosted
+
+    def done(self) -> bool:
+        return bool(self._work.is_completed())
+
+    def wait(self) -> None:
+        with _together():
+            self._work.wait()
+        node.give_back([self._tensor], [self._hosted])
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import os
 import pickle
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,13 +61,23 @@ class Horovod:
         ]
         for handle in handles:
             self._wait(handle)
-        self._return(tensors, hosted)
+        node.give_back(tensors, hosted)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of `tensor` over ranks, as a new tensor."""
         total = tensor.detach().clone()
         self.sum_([total])
         return total
+
+    def begin_sum_(self, tensor: Tensor, name: str) -> _Begun:
+        """Begin to replace `tensor` by its sum over ranks, which Horovod finds by its name."""
+        hosted = self._hosted(tensor)
+        handle = self._hvd.allreduce_async_(hosted, op=self._hvd.Sum, name=f"begun.{name}.{hosted.dtype}")
+        return _Begun(partial(self._hvd.poll, handle), partial(self._wait, handle), tensor, hosted)
+
+    def adds(self, dtype: torch.dtype) -> bool:
+        """Horovod has no sum of bfloat16."""
+        return dtype != torch.bfloat16
 
     def broadcast_(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Replace each tensor by the root's."""
@@ -77,7 +88,7 @@ class Horovod:
         ]
         for handle in handles:
             self._wait(handle)
-        self._return(tensors, hosted)
+        node.give_back(tensors, hosted)
 
     def broadcast_object(self, value: Any, root: int = 0) -> Any:
         """The root's `value`, on every rank."""
@@ -145,11 +156,18 @@ class Horovod:
         tensor = tensor.detach()
         return (tensor if self.on_device else tensor.cpu()).contiguous()
 
-    @staticmethod
-    def _return(tensors: Sequence[Tensor], hosted: Sequence[Tensor]) -> None:
-        for tensor, result in zip(tensors, hosted, strict=True):
-            if result.data_ptr() != tensor.data_ptr():
-                tensor.detach().copy_(result)
+
+class _Begun:
+    """The `Pending` of `tensor`, which is summed as `hosted`."""
+
+    def __init__(
+        self, done: Callable[[], bool], wait: Callable[[], Any], tensor: Tensor, hosted: Tensor
+    ) -> None:
+        self.done, self._wait, self._tensor, self._hosted = done, wait, tensor, hosted
+
+    def wait(self) -> None:
+        self._wait()
+        node.give_back([self._tensor], [self._hosted])
 
 
 def _packed(value: Any) -> Tensor:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from hpcreco.world import World
 
@@ -82,3 +83,10 @@ def use_threads(everyone: Sequence[tuple[str, tuple[int, ...]]], rank: int) -> i
     else:
         os.environ.setdefault("NUMBA_NUM_THREADS", str(threads))
     return threads
+
+
+def give_back(tensors: Sequence[Tensor], hosted: Sequence[Tensor]) -> None:
+    """Copy the results of a collective operation on `hosted` into `tensors`, where they are not the same memory."""
+    for tensor, result in zip(tensors, hosted, strict=True):
+        if result.data_ptr() != tensor.data_ptr():
+            tensor.detach().copy_(result)

@@ -11,6 +11,16 @@ import torch
 from torch import Tensor
 
 
+class Done:
+    """The `Pending` of a sum that needed no doing."""
+
+    def done(self) -> bool:
+        return True
+
+    def wait(self) -> None:
+        """Nothing is under way."""
+
+
 class Serial:
     """The `Parallel` of one process."""
 
@@ -25,6 +35,12 @@ class Serial:
 
     def sum(self, tensor: Tensor) -> Tensor:
         return tensor.clone()
+
+    def begin_sum_(self, tensor: Tensor, name: str) -> Done:
+        return Done()
+
+    def adds(self, dtype: torch.dtype) -> bool:
+        return True
 
     def broadcast_(self, tensors: Sequence[Tensor], root: int = 0) -> None:
         """Nothing to send."""

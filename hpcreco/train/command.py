@@ -13,6 +13,7 @@ hpcreco.experiments.protodune.plugins says what each must offer.
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from hpcreco.config import ConfigError
 from hpcreco.config_arguments import add_config_arguments, load_run
@@ -25,6 +26,15 @@ examples:
   mpiexec -n 2 hpcreco train ghost3d_tiny --set output_dir=runs/two
   srun -N 5 hpcreco train configs/protodune/ghost3d.yaml --resume auto
   hpcreco train my.yaml --resume 24 --set optimizer.lr=0.001 --lenient
+  mpiexec -n 2 hpcreco train my.yaml --timeline trace.json      what each rank does when: open it in ui.perfetto.dev
+
+keys of `parallel:` (the same for every experiment), with their defaults:
+  timeout: 1800          seconds without progress after which the job is ended
+  bucket_mb: 1           gradients are summed over ranks in pieces of so many MB, in one order on all ranks
+  overlap: true          each piece while backward still computes the next; false: all of them after it
+  compression: none      fp16 or bf16 send 16 bits of each gradient instead of 32, with 11 or 8 bits of precision (bf16
+                         needs --backend ddp); ranks stay equal, but no longer compute what one rank does
+  sync_batch_norm: false batch statistics of all ranks' rows, instead of each rank's own
 """
 
 
@@ -41,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="delete the checkpoints in output_dir and start again"
+    )
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="write what every rank does during steps 3 to 8 to FILE (JSON, for ui.perfetto.dev or chrome://tracing)",
     )
 
 
@@ -66,6 +82,5 @@ def run(args: argparse.Namespace) -> int:
     from hpcreco.train.run import train
     from hpcreco.train.start import Request
 
-    return train(
-        settings, found, detect(), Request(resume, args.overwrite, args.lenient), verbose=args.verbose
-    )
+    request = Request(resume, args.overwrite, args.lenient)
+    return train(settings, found, detect(), request, verbose=args.verbose, timeline=args.timeline)

@@ -50,6 +50,7 @@ def columns(session: Session) -> tuple[str, ...]:
         "train_rate",
         "data_time",
         "compute_time",
+        "save_time",
         "memory_mb",
     )
 
@@ -114,6 +115,7 @@ def row(session: Session, state: TrainState, validation: Validation | None) -> R
         "train_rate": float(train.values["cost"]) / max(seconds, 1e-9),
         "data_time": clock.data,
         "compute_time": clock.compute,
+        "save_time": clock.save,
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

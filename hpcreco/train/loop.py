@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hpcreco.data.plan import Step
+from hpcreco.parallel.timeline import OFF, Timeline
 from hpcreco.parallel.watchdog import Watchdog
 from hpcreco.train import checkpoint, epoch
 from hpcreco.train.progress import StepReport
@@ -17,6 +18,7 @@ from hpcreco.train.step import Control, Stepper
 from hpcreco.train.stop import EXIT_STOPPED, Stop
 from hpcreco.train.summary import Rows
 from hpcreco.train.sums import Sums
+from hpcreco.train.writer import CheckpointWriter
 
 LOG = logging.getLogger("hpcreco")
 
@@ -25,19 +27,33 @@ class Loop:
     """Trains from `state` to the run's end, or until somebody asks to stop."""
 
     def __init__(
-        self, session: Session, state: TrainState, stop: Stop, watchdog: Watchdog, summaries: list[Rows]
+        self,
+        session: Session,
+        state: TrainState,
+        stop: Stop,
+        watchdog: Watchdog,
+        summaries: list[Rows],
+        timeline: Timeline = OFF,
     ) -> None:
         self.session, self.state, self.stop, self.watchdog = session, state, stop, watchdog
-        self.summaries = summaries
+        self.summaries, self.timeline = summaries, timeline
         self._last_save = time.monotonic()
+        self._writer = CheckpointWriter(session.output_dir, session.run.keep_checkpoints, timeline)
 
     def run(self) -> int:
-        """Returns 0 when training is done, 75 when it was asked to stop and has saved."""
-        while not self.state.progress.ended:
-            stopped = self._train_stage()
-            if stopped:
-                return EXIT_STOPPED
-        return 0
+        """Returns 0 when training is done, 75 when it was asked to stop; either way everything is saved by then."""
+        try:
+            code = 0
+            while not self.state.progress.ended and code == 0:
+                code = EXIT_STOPPED if self._train_stage() else 0
+            self._writer.finish()
+            self.timeline.close()
+        finally:
+            self._writer.close()
+        if code == EXIT_STOPPED:
+            reason = self.stop.reason or "a request to another rank"
+            LOG.info("stopped by %s after step %d; continue with --resume", reason, self.state.progress.step)
+        return code
 
     def _train_stage(self) -> bool:
         """Steps until the stage or the run is over; True when stopped before."""
@@ -46,11 +62,20 @@ class Loop:
         stage = session.stages[number]
         select_trainable(self.state.model, stage)
         model, optimization = self.state.model, self.state.optimization
-        stepper = Stepper(session.task, session.run, model, optimization, stage, number, session.parallel)
         total = self._epoch_length(number)
-        with StepReport(session.root, session.run.report) as report, session.feed(progress) as feed:
-            before = time.monotonic()
-            for share, batches in feed:
+        with (
+            StepReport(session.root, session.run.report) as report,
+            session.feed(progress) as feed,
+            Stepper(
+                session.task, session.run, model, optimization, stage, number, session.parallel, self.timeline
+            ) as stepper,
+        ):
+            shares = iter(feed)  # endless
+            while True:
+                self.timeline.next_step()
+                before = time.monotonic()
+                with self.timeline.span("wait for data"):
+                    share, batches = next(shares)
                 began = time.monotonic()
                 self.state.clock.data += began - before
                 taken = stepper.take(batches, progress.stage_step, self._flags())
@@ -58,12 +83,14 @@ class Loop:
                 planned = share.step
                 assert planned is not None  # shares of a feed come from steps
                 self._advance(planned, taken.sums, taken.gradient_norm)
-                before = time.monotonic()
-                self.state.clock.compute += before - began
-                self.stop.step_took(before - began)
+                self._writer.check()
+                seconds = time.monotonic() - began
+                self.state.clock.compute += seconds
+                self.stop.step_took(seconds)
                 report.step(progress.epoch, progress.epoch_steps, total, progress.step, taken.sums.loss())
                 if self._epoch_over(planned.last):
-                    self._finish_epoch()
+                    with self.timeline.span("end of epoch"):
+                        self._finish_epoch()
                     set_modes(self.state.model)
                 elif self._save_due(taken.control):
                     self._save()
@@ -72,8 +99,6 @@ class Loop:
                 if taken.control.stop:
                     self._save_for_stop()
                     return True
-                before = time.monotonic()
-        raise RuntimeError("the feed of steps ended by itself")  # it is endless by construction
 
     # ------------------------------------------------------------------------------------------ within an epoch
 
@@ -186,31 +211,29 @@ class Loop:
     # ------------------------------------------------------------------------------------------ saving
 
     def _save(self, improved: bool = False) -> None:
-        """Save on rank 0: an epoch's checkpoint when no step of the next one is taken, else one named by its step."""
+        """Have rank 0 save: an epoch's checkpoint when no step of the next one is taken, else one named by its step."""
         session, progress = self.session, self.state.progress
         self._last_save = time.monotonic()
         if not session.root:
             return
+        began = time.monotonic()
         within = progress.epoch_steps > 0
         number = progress.epoch if within else progress.epoch - 1
         name = checkpoint.name(number, progress.step if within else None)
-        path = checkpoint.folder(session.output_dir) / name
-        checkpoint.save(path, self.state.payload(session.run, session.stages, session.digests))
-        checkpoint.point(session.output_dir, "latest", path)
-        if improved:
-            checkpoint.point(session.output_dir, "best", path)
-        checkpoint.prune(session.output_dir, session.run.keep_checkpoints)
+        with self.timeline.span("checkpoint"):
+            payload = self.state.payload(session.run, session.stages, session.digests)
+            self._writer.save(name, payload, improved)
+        self.state.clock.save += time.monotonic() - began
 
     def _save_for_stop(self) -> None:
         if self.state.progress.epoch_steps:
             self._save()
         else:
             self._save_missing_epoch()
-        reason = self.stop.reason or "a request to another rank"
-        LOG.info("stopped by %s after step %d; continue with --resume", reason, self.state.progress.step)
 
     def _save_missing_epoch(self) -> None:
         """Save the epoch that has just ended unless its checkpoint is there already."""
+        self._writer.finish()
         path = checkpoint.folder(self.session.output_dir) / checkpoint.name(self.state.progress.epoch - 1)
         if self.session.root and not path.is_file():
             self._save()

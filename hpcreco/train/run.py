@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from hpcreco import attempts, experiment, parallel
 from hpcreco.config import Run
+from hpcreco.parallel.timeline import OFF, Recorder, Timeline
 from hpcreco.parallel.watchdog import Watchdog, abort_on_error
 from hpcreco.train import start
 from hpcreco.train.lock import RunLock
@@ -24,9 +26,18 @@ LOG = logging.getLogger("hpcreco")
 
 
 def train(
-    run: Run, found: experiment.Experiment, world: World, request: start.Request, *, verbose: bool = False
+    run: Run,
+    found: experiment.Experiment,
+    world: World,
+    request: start.Request,
+    *,
+    verbose: bool = False,
+    timeline: Path | None = None,
 ) -> int:
-    """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed."""
+    """Train `run`; returns the exit code: 0 done, 75 stopped and to be resumed.
+
+    timeline: a file for a trace of what the ranks did during a few steps.
+    """
     device = None if run.device == "auto" else run.device
     # Signals are remembered from before the ranks meet until they have parted: both take seconds.
     with Stop() as stop:
@@ -36,14 +47,20 @@ def train(
         try:
             with abort_on_error(ranks), _locked(run, ranks):
                 start_log(run.output_dir, ranks.rank, verbose=verbose, rank_files=run.rank_files)
-                return _train(run, found, ranks, request, stop)
+                recorder = OFF if timeline is None else Recorder(timeline, ranks, LOG.info)
+                return _train(run, found, ranks, request, stop, recorder)
         finally:
             stop_log()
             ranks.close()
 
 
 def _train(
-    run: Run, found: experiment.Experiment, ranks: parallel.Parallel, request: start.Request, stop: Stop
+    run: Run,
+    found: experiment.Experiment,
+    ranks: parallel.Parallel,
+    request: start.Request,
+    stop: Stop,
+    timeline: Timeline,
 ) -> int:
     task = found.task_of(run)
     with Watchdog(run.parallel.timeout, ranks) as watchdog:
@@ -62,7 +79,7 @@ def _train(
             LOG.info("nothing to do: %s", state.progress.ended)
             return 0
         resumed = state.progress.step > 0
-        loop = Loop(session, state, stop, watchdog, start.summaries(session, state, resumed))
+        loop = Loop(session, state, stop, watchdog, start.summaries(session, state, resumed), timeline)
         code = _recorded(loop, session, state, stop)
         if code == 0:
             LOG.info("done: %s; results in %s", state.progress.ended, run.output_dir)

@@ -55,7 +55,10 @@ class Progress:
 
 @dataclass
 class Clock:
-    """Seconds of the current epoch on this rank; not part of a checkpoint."""
+    """Seconds of the current epoch on this rank; not part of a checkpoint.
+
+    `save`: those that training stood still for checkpoints since the last row, that of the epoch before included.
+    """
 
     data: float = 0.0
     compute: float = 0.0

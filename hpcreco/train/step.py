@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from hpcreco.config import Run
 from hpcreco.data.batch import Batch
 from hpcreco.parallel import Parallel
-from hpcreco.parallel.gradients import reduce_gradients
+from hpcreco.parallel.gradients import GradientSum
+from hpcreco.parallel.timeline import BACKWARD, OFF, Timeline
 from hpcreco.train.sums import Sums, reduce_together
 from hpcreco.train.task import Context, Optimization, Outcome, Stage, Task
 
@@ -64,7 +66,7 @@ def cast(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
 
 
 class Stepper:
-    """Takes global steps within one stage."""
+    """Takes global steps within one stage; used as a context, for the model's gradients are listened to meanwhile."""
 
     def __init__(
         self,
@@ -75,12 +77,29 @@ class Stepper:
         stage: Stage,
         number: int,
         parallel: Parallel,
+        timeline: Timeline = OFF,
     ) -> None:
         self._task, self._run, self._model, self._optimization = task, run, model, optimization
         self._stage, self._number, self._parallel = stage, number, parallel
         self._dtype = torch.float64 if run.precision == "float64" else torch.float32
-        self._parameters = list(model.named_parameters())
-        self._trainable = [p for _, p in self._parameters if p.requires_grad]
+        self._trainable = [p for p in model.parameters() if p.requires_grad]
+        self._timeline = timeline
+        self._gradients = GradientSum(
+            model.named_parameters(),
+            parallel,
+            int(run.parallel.bucket_mb * 2**20),
+            overlap=run.parallel.overlap,
+            compression=run.parallel.compression,
+            timeline=timeline,
+        )
+
+    def __enter__(self) -> Stepper:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._gradients.close()
 
     def take(self, batches: Sequence[Batch], step: int, flags: Control) -> Taken:
         """Forward, backward, all-reduce and update for this rank's `batches` of the global step.
@@ -95,14 +114,18 @@ class Stepper:
             sums, control = self._whole(batches[0], context, flags)
         else:
             sums, control = self._accumulated(batches, context, flags)
-        reduce_gradients(self._parameters, self._parallel, int(self._run.parallel.bucket_mb * 2**20))
-        if not self._run.parallel.sync_batch_norm:
-            average_statistics(self._model, self._parallel, weight=float(any(b.n_events for b in batches)))
-        norm = float(nn.utils.clip_grad_norm_(self._trainable, self._run.grad_clip or float("inf")))
-        loss = sums.loss()
-        if not (np.isfinite(loss) and np.isfinite(norm)):
-            self._refuse(step, loss, norm)
-        self._optimization.optimizer.step()
+        with self._timeline.span("wait for sums"):
+            self._gradients.finish()
+            if not self._run.parallel.sync_batch_norm:
+                average_statistics(
+                    self._model, self._parallel, weight=float(any(b.n_events for b in batches))
+                )
+        with self._timeline.span("update"):
+            norm = float(nn.utils.clip_grad_norm_(self._trainable, self._run.grad_clip or float("inf")))
+            loss = sums.loss()
+            if not (np.isfinite(loss) and np.isfinite(norm)):
+                self._refuse(step, loss, norm)
+            self._optimization.optimizer.step()
         return Taken(sums, control, norm)
 
     def _refuse(self, step: int, loss: float, norm: float) -> None:
@@ -116,7 +139,10 @@ class Stepper:
 
     def _forward(self, batch: Batch, context: Context, sums: Sums) -> Outcome:
         batch = cast(batch, self._parallel.device, self._dtype)
-        with torch.autocast(self._parallel.device.type, torch.bfloat16, enabled=self._run.amp):
+        with (
+            self._timeline.span("forward"),
+            torch.autocast(self._parallel.device.type, torch.bfloat16, enabled=self._run.amp),
+        ):
             outcome = self._task.step(self._model, batch, context)
         if self._stage.terms is not None:
             outcome = Outcome(
@@ -126,7 +152,7 @@ class Stepper:
             raise TrainingError(
                 f"stage {self._stage.name}: no loss term to train on; the files hold no truth labels"
             )
-        with torch.no_grad():
+        with self._timeline.span("metrics"), torch.no_grad():
             sums.add_outcome(outcome, self._task.metrics(outcome.outputs, batch))
         sums.add({"events": batch.n_events, "cost": batch.cost})
         return outcome
@@ -142,13 +168,18 @@ class Stepper:
             if scale and term.sum.requires_grad:
                 loss = loss + term.sum * scale
         if isinstance(loss, Tensor):
-            loss.backward()
+            self._gradients.begin()
+            with self._timeline.span(BACKWARD):
+                loss.backward()
         return sums, control
 
     def _accumulated(
         self, batches: Sequence[Batch], context: Context, flags: Control
     ) -> tuple[Sums, Control]:
-        """Several micro-batches: each term's gradient is accumulated by itself and scaled once its weight is known."""
+        """Several micro-batches: each term's gradient is accumulated by itself and scaled once its weight is known.
+
+        That is after the last backward, so here the sums over ranks are not hidden behind it.
+        """
         sums = Sums()
         gradients: dict[str, list[Tensor | None]] = {}
         for batch in batches:
@@ -156,7 +187,8 @@ class Stepper:
             terms = [(name, term) for name, term in outcome.terms.items() if term.sum.requires_grad]
             for number, (name, term) in enumerate(terms):
                 keep = number + 1 < len(terms)
-                new = torch.autograd.grad(term.sum, self._trainable, retain_graph=keep, allow_unused=True)
+                with self._timeline.span(BACKWARD):
+                    new = torch.autograd.grad(term.sum, self._trainable, retain_graph=keep, allow_unused=True)
                 old = gradients.setdefault(name, [None] * len(self._trainable))
                 gradients[name] = [_plus(a, b) for a, b in zip(old, new, strict=True)]
         control = self._agree(sums, flags)
@@ -168,7 +200,8 @@ class Stepper:
         return sums, control
 
     def _agree(self, sums: Sums, flags: Control) -> Control:
-        agreed = reduce_together(sums, torch.tensor(astuple(flags), dtype=torch.int64), self._parallel)
+        with self._timeline.span("sum terms and metrics"):
+            agreed = reduce_together(sums, torch.tensor(astuple(flags), dtype=torch.int64), self._parallel)
         return Control(*(count > 0 for count in agreed.tolist()))
 
 

@@ -15,6 +15,7 @@ TIMING = (
     "train_time",
     "data_time",
     "compute_time",
+    "save_time",
     "valid_time",
     "train_rate",
     "memory_mb",

@@ -13,7 +13,7 @@ from hpcreco import parallel, world
 from hpcreco.data.batch import Batch, Event, collate
 from hpcreco.data.plan import Step, StepPlanner
 from hpcreco.data.sharing import share
-from hpcreco.parallel.gradients import reduce_gradients
+from hpcreco.parallel.gradients import GradientSum
 
 SIZES = [3, 1, 4, 2]  # events per file
 
@@ -66,11 +66,12 @@ def train(
     torch.manual_seed(1)
     model = Net().to(dtype)
     optimizer = torch.optim.Adam(model.parameters(), 0.05, weight_decay=0.01)
+    total = GradientSum(model.named_parameters(), ranks, bucket_bytes)
     costs = np.array([1.0 + sum(len(f["x"]) for f in event(n).tables.values()) for n in range(sum(SIZES))])
     planner = StepPlanner(Index(), costs, "files", 2, seed=3)
     stream = planner.stream(ranks=1)
     for _ in range(4):
-        take(model, optimizer, next(stream), ranks, budget, bucket_bytes)
+        take(model, optimizer, next(stream), ranks, budget, total)
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
@@ -80,7 +81,7 @@ def take(
     step: Step,
     ranks: parallel.Parallel,
     budget: float | None,
-    bucket_bytes: int,
+    total: GradientSum,
 ) -> None:
     dtype = "f8" if model.trunk.weight.dtype == torch.float64 else "f4"
     part = share(step, ranks.rank, ranks.size, budget)
@@ -95,11 +96,19 @@ def take(
         )
     ranks.sum_([weights])
     optimizer.zero_grad()
-    for terms in outcomes:
-        for name, weight in zip(("hit", "pulse"), weights.tolist(), strict=True):
-            if name in terms:
-                (terms[name][2] * terms[name][0] / weight).backward(retain_graph=True)
-    reduce_gradients(model.named_parameters(), ranks, bucket_bytes)
+    losses = [
+        terms[name][2] * terms[name][0] / weight
+        for terms in outcomes
+        for name, weight in zip(("hit", "pulse"), weights.tolist(), strict=True)
+        if name in terms
+    ]
+    if budget is None and losses:  # all in one backward, during which the gradients are sent
+        total.begin()
+        torch.stack(losses).sum().backward()
+    else:
+        for loss in losses:
+            loss.backward(retain_graph=True)
+    total.finish()
     assert model.unused.weight.grad is None, "a parameter that nobody used has a gradient"
     assert model.frozen.weight.grad is None
     optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,9 @@ from hpcreco.train.loop import Loop
 )
 def test_progress_counts_to_the_next_row_of_the_summary(cadence: Cadence, length: int) -> None:
     session = SimpleNamespace(
-        run=SimpleNamespace(validate_every=cadence), pace=lambda stage: SimpleNamespace(steps_per_epoch=7)
+        run=SimpleNamespace(validate_every=cadence, keep_checkpoints=None),
+        output_dir=Path(),
+        pace=lambda stage: SimpleNamespace(steps_per_epoch=7),
     )
     loop = Loop(session, None, None, None, [])  # type: ignore[arg-type]
     assert loop._epoch_length(0) == length
