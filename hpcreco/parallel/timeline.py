@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -184,26 +185,33 @@ def write(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
 
 
 def hidden(events: Iterable[Mapping[str, Any]]) -> str:
-    """One line: which part of the time in which sums were under way lies before the end of backward."""
-    events = list(events)
-    backward = {
-        (event["pid"], event["args"]["step"]): event["ts"] + event["dur"]
-        for event in events
-        if event["name"] == BACKWARD
-    }
-    total = before = 0.0
-    for key, end in backward.items():
-        sums = [
-            (event["ts"], event["ts"] + event["dur"])
-            for event in events
-            if event["name"] == SUM and (event["pid"], event["args"]["step"]) == key
-        ]
-        total += _covered(sums)
-        before += _covered([(began, min(ended, end)) for began, ended in sums])
-    if not total:
-        return "one rank, no all-reduce"
-    mean = total / len(backward) / 1e3
-    return f"{before / total:.0%} of the all-reduce ({mean:.1f} ms a step) is hidden behind backward"
+    """One line: how much of the sums was done before backward was over.
+
+    A bucket counts from when the last rank has sent it to when the last one has received it, and the end of backward
+    is that of the slowest rank: what faster ranks wait for it is no matter of the sums, and said apart.
+    """
+    backward: dict[int, dict[int, float]] = defaultdict(dict)  # step -> rank -> end
+    sums: dict[int, dict[int, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for event in events:
+        if event["name"] == BACKWARD:
+            backward[event["args"]["step"]][event["pid"]] = event["ts"] + event["dur"]
+        elif event["name"] == SUM:
+            span = (event["ts"], event["ts"] + event["dur"])
+            sums[event["args"]["step"]][event["args"]["bucket"]].append(span)
+    if not sums or not backward:
+        return "no all-reduce was seen"
+    total = before = waited = 0.0
+    for step, ends in backward.items():
+        end = max(ends.values())
+        waited += end - sum(ends.values()) / len(ends)
+        work = [(max(s for s, _ in spans), max(e for _, e in spans)) for spans in sums[step].values()]
+        total += _covered(work)
+        before += _covered([(min(began, end), min(ended, end)) for began, ended in work])
+    steps = len(backward) * 1e3
+    return (
+        f"{before / total:.0%} of the all-reduce ({total / steps:.1f} ms a step) is hidden behind backward; ranks wait "
+        f"{waited / steps:.1f} ms a step for the slowest one's backward"
+    )
 
 
 def _covered(spans: Iterable[tuple[float, float]]) -> float:

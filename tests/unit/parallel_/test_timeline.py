@@ -25,21 +25,31 @@ class Slow:
         assert self.over.wait(10)
 
 
-def event(name, began, ended, rank=0, step=3):
-    return {"name": name, "ts": began, "dur": ended - began, "pid": rank, "args": {"step": step}}
+def event(name, began, ended, rank=0, step=3, bucket=0):
+    return {
+        "name": name,
+        "ts": began * 1e3,
+        "dur": (ended - began) * 1e3,
+        "pid": rank,
+        "args": {"step": step, "bucket": bucket},
+    }
 
 
-def test_the_hidden_share_is_that_before_the_end_of_backward():
+def test_the_hidden_share_is_that_before_the_slowest_ranks_end():
     events = [
         event("backward", 0, 100),
-        event("all-reduce", 10, 50),
-        event("all-reduce", 30, 60),  # counts once where it overlaps with the first
-        event("all-reduce", 90, 140),
-        event("backward", 0, 100, rank=1),
-        event("all-reduce", 100, 200, rank=1),
+        event("backward", 0, 60, rank=1),  # waits 40, 20 in the mean of both
+        event("all-reduce", 10, 52),
+        event("all-reduce", 30, 50, rank=1),  # at work from 30 to 52
+        event("all-reduce", 40, 60, bucket=1),
+        event("all-reduce", 35, 58, rank=1, bucket=1),  # 40 to 60, of which 8 are new
+        event("all-reduce", 90, 120, bucket=2),
+        event("all-reduce", 60, 115, rank=1, bucket=2),  # 90 to 120, 10 of them hidden
     ]
-    assert "30% of the all-reduce" in timeline.hidden(events)  # (50 + 10) / (50 + 50 + 100)
-    assert timeline.hidden([event("backward", 0, 1)]) == "one rank, no all-reduce"
+    said = timeline.hidden(events)
+    assert said.startswith("67% of the all-reduce (60.0 ms a step)")  # (30 + 10) / (30 + 30)
+    assert "wait 20.0 ms" in said
+    assert timeline.hidden([event("backward", 0, 1)]) == "no all-reduce was seen"
 
 
 @pytest.mark.parametrize("seen_by", ["watch", "waiter"])

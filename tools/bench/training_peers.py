@@ -1,0 +1,223 @@
+#!/usr/bin/env python
+"""Training steps of peers that take turns within one process; started by training.py, prints seconds as JSON.
+
+    python tools/bench/training_peers.py loop FOLDER --rounds 5                   # trainer, bare loop, checkpoints
+    mpiexec -n 2 python tools/bench/training_peers.py ranks FOLDER --rounds 4     # one rank, two ranks, without overlap
+
+A round is one pass over the events in FOLDER/xy, read before the clock starts. The first round warms up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpcreco import config, experiment, parallel, world
+from hpcreco.data.batch import Batch
+from hpcreco.parallel.serial import Serial
+from hpcreco.parallel.watchdog import Watchdog
+from hpcreco.train import checkpoint, start
+from hpcreco.train.loop import Loop
+from hpcreco.train.session import Session, open_part
+from hpcreco.train.state import Progress, TrainState, select_trainable
+from hpcreco.train.step import Control, Stepper
+from hpcreco.train.stop import Stop
+from hpcreco.train.writer import CheckpointWriter
+
+Seconds = dict[str, list[float]]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["loop", "ranks"])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=4)
+    args = parser.parse_args()
+    seconds = loop(args.folder, args.rounds) if args.what == "loop" else two_ranks(args.folder, args.rounds)
+    if seconds is not None:
+        print(json.dumps(seconds))
+    return 0
+
+
+def open_session(folder: Path, ranks: parallel.Parallel, **changes: object) -> Session:
+    """ghost3d_cpu as it is, but for its data: `changes` are overrides of the config, dots written as __."""
+    os.environ.setdefault("DATA", str(folder))
+    fixed = {
+        "output_dir": folder / "out",
+        "data.data_path": folder / "xy",
+        "data.train_i": "[1, 9999]",
+        "data.inference_i": "null",
+        "data.tpcs": "[1]",
+        "schedule": "null",
+        "train.n_epochs": "null",
+        "train.iterations": 10**6,
+    }
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    raw = config.load("protodune/ghost3d_cpu", [f"{key}={value}" for key, value in (fixed | changed).items()])
+    found = experiment.recognise(raw)
+    run = found.load("normalise")(raw, False)
+    task = found.task_of(run)
+    return Session(run, found, task, ranks, open_part(found, task, run, ranks, "train"), None)
+
+
+# ---------------------------------------------------------------------------------------------- one rank
+
+
+@dataclass(frozen=True)
+class Between(Session):
+    """A session whose data are in memory, and which lets a peer take each step before the trainer does."""
+
+    rounds: int = 0
+    peer: Callable[[Batch], None] = lambda batch: None
+    bare: tuple[list[float], ...] = ()
+    trained: tuple[list[float], ...] = ()
+
+    def feed(self, progress: Progress) -> Any:
+        return nullcontext(self._steps(progress))
+
+    def _steps(self, progress: Progress) -> Iterator[Any]:
+        with Session.feed(self, progress) as reading:
+            shares = list(islice(reading, self.planner(0).steps_in(0, 1)))
+        for number in range(self.rounds):
+            for share, batches in shares:
+                began = time.process_time()
+                self.peer(batches[0])
+                turn = time.process_time()
+                yield share, batches
+                self.bare[number].append(turn - began)
+                self.trained[number].append(time.process_time() - turn)
+
+
+def loop(folder: Path, rounds: int) -> Seconds:
+    """CPU seconds per round of a bare loop and of the trainer, by turns step by step; wall seconds per checkpoint."""
+    ranks = Serial(torch.device("cpu"))
+    torch.set_num_threads(1)
+    opened = open_session(folder, ranks, data__event_batch=1)
+    steps = opened.planner(0).steps_in(0, 1)
+    run = opened.run.model_copy(
+        update={"iterations": rounds * steps, "validate_every": config.Cadence(every=10**6, unit="steps")}
+    )
+    lists = [tuple([] for _ in range(rounds)) for _ in range(2)]
+    session = Between(
+        **{**vars(opened), "run": run},
+        rounds=rounds + 1,
+        peer=bare_step(opened),
+        bare=(*lists[0], []),
+        trained=(*lists[1], []),
+    )
+    with Stop() as stop, Watchdog(None, ranks) as watchdog:
+        state = start.begin(session, start.Request(overwrite=True))
+        Loop(session, state, stop, watchdog, []).run()
+    kept = range(1, rounds - 1)  # the last step of the last round is not timed
+    return {
+        "bare loop": [sum(session.bare[number]) for number in kept],
+        "trainer": [sum(session.trained[number]) for number in kept],
+        **saving(session, state, 2 * rounds),
+    }
+
+
+def bare_step(session: Session) -> Callable[[Batch], None]:
+    """Forward, loss, backward and update as a user would write them; the same network, clipping and optimizer."""
+    network = session.new_model().train()
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+
+    def step(batch: Batch) -> None:
+        optimizer.zero_grad()
+        score = network.logits(batch["voxels/coords"], batch["voxels/features"])  # type: ignore[operator]
+        torch.nn.functional.binary_cross_entropy_with_logits(score, batch["voxels/labels"]).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+
+    return step
+
+
+def saving(session: Session, state: TrainState, rounds: int) -> Seconds:
+    """Seconds that training stands still for a checkpoint: written at once, and beside the training."""
+    folder = session.output_dir / "saving"
+    writer = CheckpointWriter(folder, None)
+    seconds: Seconds = {"synchronous": [], "asynchronous": []}
+    for number in range(rounds):
+        payload = state.payload(session.run, session.stages, session.digests)
+        began = time.perf_counter()
+        path = checkpoint.folder(folder) / checkpoint.name(2 * number)
+        checkpoint.save(path, payload)
+        checkpoint.point(folder, "latest", path)
+        checkpoint.prune(folder, None)
+        turn = time.perf_counter()
+        writer.save(checkpoint.name(2 * number + 1), payload, best=False)
+        ended = time.perf_counter()
+        writer.finish()
+        seconds["synchronous"].append(turn - began)
+        seconds["asynchronous"].append(ended - turn)
+    writer.close()
+    return seconds
+
+
+# ---------------------------------------------------------------------------------------------- two ranks
+
+
+def two_ranks(folder: Path, rounds: int) -> Seconds | None:
+    """Wall seconds per round of the same steps: by rank 0 alone, shared with overlap, and shared without."""
+    ranks = parallel.open(None, world.detect(), output_dir=folder)
+    torch.set_num_threads(1)
+    together = open_session(folder, ranks, data__event_batch=2)
+    flat_run = together.run.model_copy(
+        update={"parallel": together.run.parallel.model_copy(update={"overlap": False})}
+    )
+    sessions = {"overlapped": together, "flat": replace(together, run=flat_run)}
+    if ranks.rank == 0:
+        sessions = {"one rank": replace(together, parallel=Serial(ranks.device)), **sessions}
+    steppers = {name: stepper(session) for name, session in sessions.items()}
+    count = together.planner(0).steps_in(0, ranks.size)
+    with together.feed(Progress()) as reading:
+        mine = [batches for _, batches in islice(reading, count)]
+    alone = []
+    if ranks.rank == 0:
+        with sessions["one rank"].feed(Progress()) as reading:
+            alone = [batches for _, batches in islice(reading, count)]
+    seconds: Seconds = {"one rank": [], "overlapped": [], "flat": []}
+    for _ in range(rounds):
+        spent = dict.fromkeys(seconds, 0.0)
+        for step in range(count):
+            for name in turns(step):
+                ranks.barrier()
+                began = time.perf_counter()
+                if name in steppers:
+                    batches = alone[step] if name == "one rank" else mine[step]
+                    steppers[name].take(batches, step, Control())
+                took = ranks.gather_object(time.perf_counter() - began)
+                spent[name] += max(took or [0.0])
+        for name, value in spent.items():
+            seconds[name].append(value)
+    ranks.close()
+    return {name: values[1:] for name, values in seconds.items()} if ranks.rank == 0 else None
+
+
+def turns(step: int) -> tuple[str, ...]:
+    """Who comes first changes."""
+    return ("one rank", "overlapped", "flat") if step % 2 else ("flat", "overlapped", "one rank")
+
+
+def stepper(session: Session) -> Stepper:
+    """What takes the steps of a session."""
+    stage = session.stages[0]
+    model = session.new_model()
+    select_trainable(model, stage)
+    optimization = session.task.optimization(session.run, model, stage, session.pace(0))
+    return Stepper(session.task, session.run, model, optimization, stage, 0, session.parallel)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
