@@ -21,7 +21,7 @@ from hpcreco.parallel import Parallel
 from hpcreco.parallel.serial import Serial
 from hpcreco.planning import measurement as kept
 from hpcreco.planning.measurement import Line, Measurement
-from hpcreco.planning.network import Network, fit
+from hpcreco.planning.network import ASSUMED, Network, fit
 from hpcreco.train import checkpoint
 from hpcreco.train.evaluation import evaluate
 from hpcreco.train.session import Part, Session
@@ -111,7 +111,7 @@ def measure(
         parameters=sum(p.numel() for p in parameters),
         gradients=buckets(parameters, session.run.parallel.bucket_mb * 2**20),
         points=tuple(steps),
-        network=measure_network(session.parallel) if session.parallel.size > 1 else Network(),
+        network=measure_network(session.parallel) if session.parallel.size > 1 else ASSUMED,
     )
 
 
@@ -201,7 +201,10 @@ def buckets(parameters: Sequence[torch.nn.Parameter], size: float) -> tuple[floa
 
 
 def measure_network(parallel: Parallel) -> Network:
-    """Latency and bandwidth of this launch's ranks, by all-reduces of a few sizes; the slowest rank counts."""
+    """What this launch's ranks take for all-reduces of a few sizes; the slowest rank counts.
+
+    gloo and NCCL add in a ring, MPI under Horovod halves.
+    """
     seconds = []
     for size in MESSAGES:
         tensor = torch.zeros(size // 4, device=parallel.device)
@@ -214,7 +217,12 @@ def measure_network(parallel: Parallel) -> Network:
             taken.append(time.perf_counter() - began)
         seconds.append(float(np.median(taken)))
     everyone = parallel.broadcast_object(parallel.gather_object(seconds))
-    return fit(MESSAGES, np.max(everyone, axis=0).tolist(), parallel.size, "ring")
+    return fit(
+        MESSAGES,
+        np.max(everyone, axis=0).tolist(),
+        parallel.size,
+        "ring" if parallel.name == "ddp" else "halving",
+    )
 
 
 def reset_peak(device: torch.device) -> None:

@@ -1,5 +1,7 @@
 """What adding gradients over ranks costs, in the usual model: a message of n bytes takes latency + n / bandwidth.
 
+To the messages comes what each operation costs on any number of ranks: the backend's threads, Horovod's cycle.
+
 Source of the formulas: R. Thakur, R. Rabenseifner and W. Gropp, Optimization of Collective Communication Operations
 in MPICH, Int. J. High Perform. Comput. Appl. 19 (2005) 49, section 4.5; the ring is that of Patarasuk and Yuan (2009),
 which NCCL and gloo use. The additions themselves are left out: memory is faster than the network.
@@ -19,10 +21,14 @@ Algorithm = Literal["halving", "ring"]
 
 @dataclass(frozen=True)
 class Network:
-    """latency: seconds a message; bandwidth: bytes per second and rank; source: where the numbers come from."""
+    """latency: seconds a message; bandwidth: bytes per second and rank; overhead: seconds an operation.
+
+    source: where the numbers come from.
+    """
 
     latency: float = 1e-5
     bandwidth: float = 2e9
+    overhead: float = 0.0
     algorithm: Algorithm = "halving"
     source: str = "assumed"
 
@@ -35,11 +41,15 @@ class Network:
         if ranks == 1 or size == 0:
             return 0.0
         messages = 2 * (math.ceil(math.log2(ranks)) if self.algorithm == "halving" else ranks - 1)
-        return messages * self.latency + 2 * (ranks - 1) / ranks * size / self.bandwidth
+        return self.overhead + messages * self.latency + 2 * (ranks - 1) / ranks * size / self.bandwidth
 
     def small(self, ranks: int) -> float:
         """Seconds to add a few numbers: recursive doubling, ceil(log2 R) messages."""
-        return math.ceil(math.log2(ranks)) * self.latency if ranks > 1 else 0.0
+        return self.overhead + math.ceil(math.log2(ranks)) * self.latency if ranks > 1 else 0.0
+
+
+#: where nothing was measured: the order of what MPI, gloo and NCCL reach between nodes of a cluster
+ASSUMED = Network(overhead=1e-4)
 
 
 def exposed(buckets: Sequence[float], backward: float, network: Network, ranks: int) -> float:
@@ -57,13 +67,18 @@ def exposed(buckets: Sequence[float], backward: float, network: Network, ranks: 
 
 
 def fit(sizes: Sequence[float], seconds: Sequence[float], ranks: int, algorithm: Algorithm) -> Network:
-    """Latency and bandwidth that fit measured all-reduces of `sizes` bytes best, in relative deviations."""
+    """Overhead and bandwidth that fit measured all-reduces of `sizes` bytes best, in relative deviations.
+
+    A few ranks, often of one node, do not tell latency from overhead: it stays as assumed, or less.
+    """
     from scipy.optimize import nnls
 
-    unit = Network(1.0, 1.0, algorithm)
-    messages = unit.allreduce(1e-300, ranks)
-    volume = 2 * (ranks - 1) / ranks
     taken = np.asarray(seconds, float)
-    rows = np.array([[messages, volume * size] for size in sizes]) / taken[:, None]
-    (latency, per_byte), _ = nnls(rows, np.ones(len(taken)))
-    return Network(float(latency), 1 / max(float(per_byte), 1e-15), algorithm, f"measured on {ranks} ranks")
+    volume = 2 * (ranks - 1) / ranks
+    rows = np.array([[1.0, volume * size] for size in sizes]) / taken[:, None]
+    (constant, per_byte), _ = nnls(rows, np.ones(len(taken)))
+    messages = Network(1.0, 1.0, algorithm=algorithm).allreduce(1e-300, ranks)
+    latency = min(ASSUMED.latency, float(constant) / messages)
+    overhead = float(constant) - messages * latency
+    bandwidth = 1 / max(float(per_byte), 1e-15)
+    return Network(latency, bandwidth, overhead, algorithm, f"measured on {ranks} ranks")
