@@ -107,7 +107,8 @@ def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
     algorithm = "a ring" if network.algorithm == "ring" else "recursive halving and doubling"
     yield (
         f"network {network.source}: {network.overhead * 1e3:.2g} ms an operation, {network.latency * 1e6:.2g} us a "
-        f"message, {network.bandwidth / 1e9:.3g} GB/s a rank; all-reduce by {algorithm} (Thakur, Rabenseifner and Gropp 2005); {hidden}"
+        f"message, {network.bandwidth / 1e9:.3g} GB/s a rank; all-reduce by {algorithm} (Thakur, Rabenseifner and "
+        f"Gropp 2005); {hidden}"
     )
     yield ("time grows linearly with cost; up to 64 steps of the first epoch and stage stand for all")
     yield "readers keep up when many read at once; a checkpoint holds training up for as long as it takes to write"

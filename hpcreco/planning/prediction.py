@@ -50,11 +50,16 @@ class Length:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds and bytes for `ranks` ranks; the shares are relative to one rank, `efficiency` is their product."""
+    """Seconds and bytes for `ranks` ranks; the shares are relative to one rank, `efficiency` is their product.
+
+    busy: share of a step that ranks spend on what grows with the cost of their events. idle: share of ranks and steps
+    without an event. reading: share of a step that the reader works.
+    """
 
     ranks: int
     steps_per_epoch: int
     events_per_step: float
+    busy: float
     idle: float
     step: float
     epoch: float
@@ -110,6 +115,7 @@ class Predictor:
             ranks=ranks,
             steps_per_epoch=in_epoch,
             events_per_step=float(balance.events.sum(axis=1).mean()),
+            busy=_share(parts.work, parts.stepping),
             idle=float((balance.events == 0).mean()),
             step=parts.stepping,
             epoch=recurring * in_epoch / length.steps,
