@@ -2,9 +2,8 @@
 
 Takes a few real steps of the config's network on its data, here, for about --seconds; shares the steps of an epoch
 out over more and more ranks as training would, and adds what the network costs. The efficiency is the throughput of R
-ranks over R times that of one; it is the product of four shares, each of which says what is lost: balance (the slowest
-rank is waited for), fixed (work that does not shrink with a rank's share), network (gradients on their way), upkeep
-(validation, checkpoints).
+ranks over R times that of one. The table says what the rest is lost to: balance (the slowest rank is waited for), fixed
+(work that does not shrink with a rank's share), network (gradients on their way), upkeep (validation, checkpoints).
 """
 
 from __future__ import annotations
@@ -201,6 +200,8 @@ def _report(args: argparse.Namespace, session: Session, measured: Measurement) -
     )
     overlap = bool(getattr(session.run.parallel, "overlap", False))
     predictor = prediction.Predictor(work, measured, overlap=overlap)
+    if measured.config != args.config:
+        print(f"{args.measured} was made with {measured.config}: is it the same network?", file=sys.stderr)
     evidence = None if args.no_history else history.evidence(session.output_dir, predictor)
     if evidence is not None:
         predictor = prediction.Predictor(work, measured.scaled(evidence.factor), overlap=overlap)

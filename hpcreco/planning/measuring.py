@@ -126,31 +126,27 @@ def _too_much(
 
 
 def candidates(part: Part, largest: float) -> list[_Candidate]:
-    """Micro-batches of rising cost, from one small event to events of `largest` together."""
-    costs = part.costs
-    order = np.argsort(costs, kind="stable")
-    some = order[costs[order] > 0]
-    order = some if len(some) else order
-    low, high = float(costs[order[0]]), max(largest, float(costs[order[0]]))
+    """Micro-batches of rising cost up to `largest`, made of events as they come, like those of training."""
+    costs, first = part.costs, np.asarray(part.index.first, np.int64)
+    some = np.flatnonzero(costs > 0)
+    some = some if len(some) else np.arange(len(costs))
+    order = np.random.default_rng(0).permutation(some)
+    low = max(float(costs[order].min()), 1e-9)
     out: dict[tuple[int, ...], _Candidate] = {}
-    for wanted in np.geomspace(max(low, 1e-9), max(high, 1e-9), POINTS):
+    for wanted in np.geomspace(low, max(largest, low), POINTS):
         events = _gather(costs, order, float(wanted))
-        refs = references(np.asarray(part.index.first, np.int64), np.array(events))
-        out[tuple(events)] = _Candidate(refs, tuple(costs[events].tolist()))
+        out[events] = _Candidate(references(first, np.array(events)), tuple(costs[list(events)].tolist()))
     return sorted(out.values(), key=lambda one: one.cost)
 
 
-def _gather(costs: np.ndarray, order: np.ndarray, wanted: float) -> list[int]:
-    """Different events of about the cost `wanted` in all, the largest that fit first."""
-    left, place, chosen = wanted, len(order), []
-    while place > 0:
-        place = min(place, int(np.searchsorted(costs[order], left * (1 + 1e-9), side="right")))
-        if place == 0:
-            break
-        place -= 1
-        chosen.append(int(order[place]))
-        left -= float(costs[order[place]])
-    return sorted(chosen or [int(order[0])])
+def _gather(costs: np.ndarray, order: np.ndarray, wanted: float) -> tuple[int, ...]:
+    """Different events of about the cost `wanted` in all: in their order, those that still fit."""
+    left, chosen = wanted * (1 + 1e-9), []
+    for event in order.tolist():
+        if costs[event] <= left:
+            chosen.append(event)
+            left -= float(costs[event])
+    return tuple(sorted(chosen or [int(order[np.argmin(costs[order])])]))
 
 
 def fastest(work: Callable[[], object], device: torch.device) -> float:

@@ -1,16 +1,16 @@
 """From a measurement and the planner's own steps: how long steps, epochs and the run take on any number of ranks.
 
 A step waits for its slowest rank: update + passes * constant + slope * (largest load) + what adding gradients prolongs
-it by. The efficiency is the time of an epoch on one rank over R times that on R ranks, and is the product of four
-shares, each 1 on one rank: balance (mean over largest load), fixed (work that does not shrink with the load),
-network, and upkeep (validation and checkpoints).
+it by. The efficiency is the time of an epoch's data on one rank over R times that on R ranks. What is missing from 1 is
+lost to four things: balance (waiting for the slowest rank), fixed (work that does not shrink with the load), network,
+and upkeep (validation and checkpoints); each is the share of the time on R ranks that exceeds 1 / R of that on one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -50,15 +50,17 @@ class Length:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds and bytes for `ranks` ranks; the shares are relative to one rank, `efficiency` is their product.
+    """Seconds and bytes for `ranks` ranks.
 
-    busy: share of a step that ranks spend on what grows with the cost of their events. idle: share of ranks and steps
-    without an event. reading: share of a step that the reader works.
+    balance, fixed, network, upkeep: shares of the time that are lost to it. even: mean over largest load. busy: share
+    of a step that ranks spend on what grows with the cost of their events. idle: share of ranks and steps without an
+    event. reading: share of a step that the reader works.
     """
 
     ranks: int
     steps_per_epoch: int
     events_per_step: float
+    even: float
     busy: float
     idle: float
     step: float
@@ -77,7 +79,7 @@ class Prediction:
     @property
     def efficiency(self) -> float:
         """Throughput over `ranks` times that of one rank."""
-        return self.balance * self.fixed * self.network * self.upkeep
+        return 1.0 - self.balance - self.fixed - self.network - self.upkeep
 
 
 @dataclass(frozen=True)
@@ -107,34 +109,44 @@ class Predictor:
         balance, parts = self._balance(ranks), self._parts(ranks)
         length, validation = self._length(ranks), self._validation(ranks)
         in_epoch = self._steps_in(ranks)
-        upkeep = self._upkeep(ranks)
-        recurring = length.steps * parts.stepping + upkeep
-        alone, base = self._alone, self._parts(1)
+        recurring = length.steps * parts.stepping + self._upkeep(ranks)
+        spent, alone = self._on_an_epoch(ranks), self._on_an_epoch(1)
+        whole = sum(spent)
+        lost = [(here - there / ranks) / whole for here, there in zip(spent, alone, strict=True)]
         load = float(balance.loads.max())
         return Prediction(
             ranks=ranks,
             steps_per_epoch=in_epoch,
             events_per_step=float(balance.events.sum(axis=1).mean()),
+            even=_share(parts.work, parts.slowest),
             busy=_share(parts.work, parts.stepping),
             idle=float((balance.events == 0).mean()),
             step=parts.stepping,
             epoch=recurring * in_epoch / length.steps,
             run=self.measured.start + recurring if length.whole else None,
             validation=validation,
-            balance=_share(parts.work, parts.slowest),
-            fixed=_share(parts.slowest, parts.computing) / _share(base.slowest, base.computing),
-            network=_share(parts.computing, parts.stepping) / _share(base.computing, base.stepping),
-            upkeep=_share(recurring - upkeep, recurring) / alone,
+            balance=lost[1],
+            fixed=lost[2],
+            network=lost[3],
+            upkeep=lost[4],
             reading=self._waiting(balance)[1],
             memory=self._memory(load),
             largest=self._largest(load),
             passes=float(balance.passes.mean()),
         )
 
-    @cached_property
-    def _alone(self) -> float:
-        steps = self._length(1).steps * self._parts(1).stepping
-        return _share(steps, steps + self._upkeep(1))
+    def _on_an_epoch(self, ranks: int) -> tuple[float, ...]:
+        """Seconds that all data once take: work, waiting for the slowest, fixed work, network, upkeep."""
+        parts, length = self._parts(ranks), self._length(ranks)
+        steps = self._slope * float(self.work.planner.costs.sum()) / ranks / max(parts.work, 1e-300)
+        per_step = (
+            parts.work,
+            parts.slowest - parts.work,
+            parts.computing - parts.slowest,
+            parts.stepping - parts.computing,
+            self._upkeep(ranks) / length.steps,
+        )
+        return tuple(steps * seconds for seconds in per_step)
 
     def _steps_in(self, ranks: int) -> int:
         every = self.work.run.validate_every

@@ -13,11 +13,11 @@ from hpcreco.planning.measurement import Measurement
 from hpcreco.planning.prediction import Prediction, Predictor, length
 
 HEADINGS = (
-    ("nodes", "ranks", "steps/epoch", "step", "efficiency", "= balance", "x fixed", "x network", "x upkeep")
+    ("nodes", "ranks", "steps/epoch", "step", "efficiency", "lost: balance", "fixed", "network", "upkeep")
     + ("epoch", "run", "node hours", "memory/rank")
 )  # fmt: skip
-#: shares of the efficiency, as `Prediction` names them
-SHARES = ("balance", "fixed", "network", "upkeep")
+#: what the time of ranks is lost to, as `Prediction` names it
+LOSSES = ("balance", "fixed", "network", "upkeep")
 
 
 def introduction(predictor: Predictor, files: int) -> dict[str, str]:
@@ -66,7 +66,7 @@ def table(rows: Iterable[Prediction], nodes: Nodes) -> str:
 def _cells(row: Prediction, nodes: Nodes) -> Sequence[object]:
     count = nodes.count(row.ranks)
     hours = "" if row.run is None else f"{count * row.run / 3600:.3g}"
-    shares = [f"{getattr(row, name):.2f}" for name in ("efficiency", *SHARES)]
+    shares = [f"{getattr(row, name):.2f}" for name in ("efficiency", *LOSSES)]
     run = "" if row.run is None else duration(row.run)
     memory = f"{row.memory / 1e9:.2f} GB"
     return [
@@ -109,7 +109,7 @@ def _short(value: object) -> object:
 
 
 def plot(rows: Sequence[Prediction], title: str, least: float, path: Path) -> None:
-    """Efficiency against ranks, and what it is lost to."""
+    """Efficiency against ranks, and above it what the rest is lost to."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -117,15 +117,16 @@ def plot(rows: Sequence[Prediction], title: str, least: float, path: Path) -> No
 
     from hpcreco import shards
 
-    ranks = [row.ranks for row in rows]
+    ranks, efficiency = [row.ranks for row in rows], [row.efficiency for row in rows]
+    lost = [[max(0.0, getattr(row, name)) for row in rows] for name in LOSSES]
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for name, colour in zip(SHARES, ("C0", "C1", "C2", "C3"), strict=True):
-        axes.plot(ranks, [getattr(row, name) for row in rows], ":", marker=".", color=colour, label=name)
-    axes.plot(ranks, [row.efficiency for row in rows], "k-", marker="o", label="efficiency, their product")
-    axes.axhline(least, color="0.6", linestyle="--", linewidth=1)
+    axes.stackplot(ranks, efficiency, *lost, labels=["efficiency", *(f"lost: {name}" for name in LOSSES)],
+                   colors=["C0", "C1", "C3", "C4", "0.7"], alpha=0.6)  # fmt: skip
+    axes.plot(ranks, efficiency, "ko-", markersize=4)
+    axes.axhline(least, color="k", linestyle="--", linewidth=0.8)
     axes.set_xscale("log", base=2)
     axes.set_xticks(ranks, [str(r) for r in ranks])
-    axes.set(xlabel="ranks", ylabel="share of the time of one rank / ranks", ylim=(0, 1.1), title=title)
+    axes.set(xlabel="ranks", ylabel="share of the ranks' time", ylim=(0, 1), title=title)
     axes.legend(fontsize=8, loc="lower left")
     with shards.atomic(path) as temporary:
         figure.savefig(temporary, dpi=120, format=path.suffix.lstrip(".") or "png")

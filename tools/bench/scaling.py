@@ -233,7 +233,7 @@ nodes do not differ in speed, ranks of a node do not slow each other down, data 
         )
         for row in rows:
             p = row.prediction
-            values = [f"{v:.4g}" for v in (row.efficiency, p.balance, p.step, p.events_per_step)]
+            values = [f"{v:.4g}" for v in (row.efficiency, p.even, p.step, p.events_per_step)]
             table.writerow([row.case, row.network, int(row.overlap), row.ranks, *values])
     print("\n".join(notes))
 
@@ -256,7 +256,7 @@ def plot(rows: list[Row], path: Path) -> None:
                     [r.ranks for r in shown], values, style, color=f"C{number}", label=label, markersize=4
                 )
                 if overlap:
-                    balance = [r.prediction.balance for r in shown]
+                    balance = [r.prediction.even for r in shown]
                     panel.plot([r.ranks for r in shown], balance, ":", color=f"C{number}", linewidth=1)
         panel.set_xscale("log", base=2)
         panel.set_xticks(RANKS, [str(r) for r in RANKS])

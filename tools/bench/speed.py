@@ -27,7 +27,17 @@ from figures import Row
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 README = HERE.parent.parent / "README.md"
-BENCHMARKS = ("sparse", "sparse_gpu", "tiling", "shard_read", "feeding", "training", "likelihood")
+BENCHMARKS = (
+    "sparse",
+    "sparse_gpu",
+    "tiling",
+    "shard_read",
+    "feeding",
+    "training",
+    "scaling",
+    "start_up",
+    "likelihood",
+)
 LEAST_CHANGE = 0.05  # smaller ones are this kind of machine's mood
 
 Table = Mapping[tuple[str, str], Row]  # (benchmark, figure) -> row

@@ -38,7 +38,7 @@ PEERS = ("plain", "lean")
 RANKS = (1, 2, 4)
 PAPER = 512
 SHARDS = 1000
-COUNTS = ("opened", "not_found", "looked_at", "bytes_read", "cpu_s", "wall_s", "modules")
+COUNTS = ("opened", "not_found", "paths", "bytes_read", "cpu_s", "wall_s", "modules")
 MARK = "/hpcreco-first-step"  # looked for when the first step is over: all before it counts
 
 
@@ -156,20 +156,18 @@ def follow(traces: str, peer: str, words: str) -> int:
 
 
 def read_trace(path: Path) -> dict[str, float]:
-    """Files opened, not found, and looked at without being opened, up to the first step."""
-    counts = dict.fromkeys(("opened", "not_found", "looked_at"), 0.0)
+    """Files opened, not found, and different paths asked for, up to the first step."""
+    counts = dict.fromkeys(("opened", "not_found"), 0.0)
+    paths = set()
     for line in path.read_text(errors="replace").splitlines():
         if MARK in line:
-            return counts
-        found = re.match(r"\d+ +(\w+)\(", line)
-        if found is None:
+            return {**counts, "paths": float(len(paths))}
+        found = re.match(r'\d+ +(\w+)\([^"]*"([^"]+)"', line)
+        if found is None:  # of an open file
             continue
-        if " = -1 ENOENT" in line:
-            counts["not_found"] += 1
-        elif found[1] in ("open", "openat"):
-            counts["opened"] += 1
-        else:
-            counts["looked_at"] += 1
+        paths.add(found[2])
+        counts["not_found"] += " = -1 ENOENT" in line
+        counts["opened"] += found[1] in ("open", "openat") and " = -1 " not in line
     raise RuntimeError(f"{path}: the rank took no step")
 
 
@@ -287,8 +285,8 @@ def plot(rows: list[dict[str, Any]], seconds: dict[int, list[float]], path: Path
 
     shown = {r["peer"]: r for r in rows if (r["ranks"], r["of"]) == (2, "another rank")}
     figure, panels = plt.subplots(1, 5, figsize=(13, 3), layout="constrained")
-    names = ("opened", "not_found", "looked_at", "bytes_read")
-    titles = ("files opened", "looked for in vain", "looked at", "MB read")
+    names = ("opened", "not_found", "paths", "bytes_read")
+    titles = ("files opened", "looked for in vain", "different paths", "MB read")
     for panel, name, title in zip(panels, names, titles, strict=False):
         unit = 1e6 if name == "bytes_read" else 1
         panel.bar(PEERS, [shown[peer][name] / unit for peer in PEERS], color=("0.7", "C0"))
