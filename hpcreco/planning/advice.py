@@ -63,7 +63,7 @@ def submit_line(config: str, sets: Sequence[str], row: Prediction, nodes: Nodes)
 
 def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> Iterator[str]:
     """What a user would want to know before the job is sent, a sentence each."""
-    planner, run = predictor.work.planner, predictor.work.run
+    planner = predictor.work.planner
     last, most = rows[-1], useful(planner)
     if planner.mode == "files":
         one, many = planner.steps_in(0, 1), planner.steps_in(0, last.ranks)
@@ -89,8 +89,6 @@ def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> 
         )
     if max(row.reading for row in rows) > BUSY:
         yield "reading takes longer than computing: more loading.workers, or files without a filter on node-local disks"
-    if run.save.unit == "steps" and run.save.every < 10:
-        yield f"a checkpoint every {run.save.every:.0f} steps is often; rank 0 writes while all others wait"
 
 
 def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
@@ -111,7 +109,7 @@ def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
         f"Gropp 2005); {hidden}"
     )
     yield ("time grows linearly with cost; up to 64 steps of the first epoch and stage stand for all")
-    yield "readers keep up when many read at once; a checkpoint holds training up for as long as it takes to write"
+    yield "readers keep up when many read at once; a checkpoint holds training up while its state is copied"
     if measured.device != "cpu" and nodes.site.memory is not None:
         yield "the memory shown is the GPU's"
 

@@ -198,7 +198,7 @@ def _report(args: argparse.Namespace, session: Session, measured: Measurement) -
         prediction.validated(session.run, None if validation is None else validation.costs),
         session.micro_budget(),
     )
-    overlap = bool(getattr(session.run.parallel, "overlap", False))
+    overlap = session.run.parallel.overlap
     predictor = prediction.Predictor(work, measured, overlap=overlap)
     if measured.config != args.config:
         print(f"{args.measured} was made with {measured.config}: is it the same network?", file=sys.stderr)

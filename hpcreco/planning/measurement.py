@@ -41,9 +41,9 @@ class Measurement:
 
     forward_backward, forward, reading: seconds of one micro-batch of a cost (reading: by one thread). update: seconds
     of the optimizer's step. memory: peak bytes of the process (on a GPU, of its memory) with a micro-batch of a cost;
-    data: bytes of a batch of a cost. save: seconds that a checkpoint takes; start: from the process's start to the
-    first step. points: (cost, seconds, peak bytes) as measured. gradients: bytes of each bucket, in the order of
-    sending.
+    data: bytes of a batch of a cost. save: seconds that training stands still for a checkpoint; start: from the
+    process's start to the first step. points: (cost, seconds, peak bytes) as measured. gradients: bytes of each
+    bucket, in the order of sending.
     """
 
     config: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,11 +21,11 @@ from hpcreco.parallel.serial import Serial
 from hpcreco.planning import measurement as kept
 from hpcreco.planning.measurement import Line, Measurement
 from hpcreco.planning.network import ASSUMED, Network, fit
-from hpcreco.train import checkpoint
 from hpcreco.train.evaluation import evaluate
 from hpcreco.train.session import Part, Session
 from hpcreco.train.state import TrainState, set_modes
 from hpcreco.train.step import Control, Stepper
+from hpcreco.train.writer import snapshot
 
 #: costs to measure at: between the smallest batch and the largest that training would meet
 POINTS = 5
@@ -92,6 +91,7 @@ def measure(
     half = chosen[len(steps) // 2]
     forward = fastest(lambda: _forward(session, state, part, half), device)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
+    sums = session.run.parallel
     update = fastest(state.optimization.optimizer.step, device)
     whole = kept.line(costs, [max(1e-9, seconds - update) for _, seconds, _ in steps])
     share = min(1.0, forward / whole.at(half.cost))
@@ -109,7 +109,7 @@ def measure(
         save=_save(session, state),
         start=first,
         parameters=sum(p.numel() for p in parameters),
-        gradients=buckets(parameters, session.run.parallel.bucket_mb * 2**20),
+        gradients=buckets(parameters, sums.bucket_mb * 2**20, sums.compression),
         points=tuple(steps),
         network=measure_network(session.parallel) if session.parallel.size > 1 else ASSUMED,
     )
@@ -175,25 +175,23 @@ def _columns(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[fl
 
 
 def _save(session: Session, state: TrainState) -> float:
-    """Seconds that a checkpoint takes, beside where the run's would be written, or in the temporary folder."""
-    parent = session.output_dir.absolute().parent
-    place = parent if parent.is_dir() and os.access(parent, os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=place, prefix=".hpcreco-plan-") as folder:
-        began = time.monotonic()
-        payload = state.payload(session.run, session.stages, session.digests)
-        checkpoint.save(Path(folder) / "checkpoint.pth.tar", payload)
-        return time.monotonic() - began
+    """Seconds that training stands still for a checkpoint: while its state is copied, for it is written beside."""
+    began = time.monotonic()
+    snapshot(state.payload(session.run, session.stages, session.digests))
+    return time.monotonic() - began
 
 
-def buckets(parameters: Sequence[torch.nn.Parameter], size: float) -> tuple[float, ...]:
-    """Bytes of the buckets that gradients are sent in, the last layer's first."""
+def buckets(
+    parameters: Sequence[torch.nn.Parameter], size: float, compression: str = "none"
+) -> tuple[float, ...]:
+    """Bytes of the buckets that gradients are sent in, the last layer's first; compressed ones are half as large."""
     out = [0.0]
     for parameter in reversed(parameters):
         width = max(4, parameter.element_size())  # half precision is added in float32
         if out[-1] and out[-1] + width * parameter.numel() > size:
             out.append(0.0)
         out[-1] += width * parameter.numel()
-    return tuple(out)
+    return tuple(width if compression == "none" else width / 2 for width in out)
 
 
 def measure_network(parallel: Parallel) -> Network:

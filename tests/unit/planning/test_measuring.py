@@ -40,6 +40,7 @@ def test_buckets_hold_all_bytes_the_last_layer_first():
     layers = [torch.nn.Parameter(torch.zeros(n)) for n in (100, 50, 10, 5)]
     assert measuring.buckets(layers, 1e9) == (660.0,)
     assert measuring.buckets(layers, 240) == (60.0, 200.0, 400.0)
+    assert measuring.buckets(layers, 240, "bf16") == (30.0, 100.0, 200.0)
     halves = [torch.nn.Parameter(torch.zeros(8, dtype=torch.float16))]
     assert measuring.buckets(halves, 1e9) == (32.0,)
 
