@@ -50,16 +50,26 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C) -> (N, C), normalised and activated."""
+    def forward(self, x: Tensor, moments: Tensor | None = None) -> Tensor:
+        """(N, C) -> (N, C), normalised and activated. moments: see `plain_rows.moments`, where x's are known."""
         x = x.to(self.weight.dtype)  # under autocast too: statistics of narrow numbers are no good
         if not self.training:
-            scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-            return activate(x, scale, self.bias - self.running_mean * scale, self.leakiness)
-        y, sums = Normalise.apply(x, self.weight, self.bias, self.eps, self.leakiness, self.reduce)
-        with torch.no_grad():
-            _vectors(x).remember(self.running_mean, self.running_var, sums, 1 - self.keep)
+            return activate(x, *self.line(), self.leakiness)
+        y, statistics = Normalise.apply(
+            x, self.weight, self.bias, self.eps, self.leakiness, self.reduce, moments
+        )
+        self.remember(statistics)
         return y
+
+    def line(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,) by the running statistics."""
+        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
+        return scale, self.bias - self.running_mean * scale
+
+    @torch.no_grad()
+    def remember(self, statistics: Tensor) -> None:
+        """Move the running statistics towards those of a step; see `plain_rows.remember`."""
+        _vectors(statistics).remember(self.running_mean, self.running_var, statistics, 1 - self.keep)
 
 
 def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
@@ -87,12 +97,17 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, leakiness: float, reduce: Reduce | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        leakiness: float,
+        reduce: Reduce | None,
+        moments: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         x = x.detach().contiguous()
-        sums = torch.cat([x.new_full((1,), len(x), dtype=torch.float64), _backend(x).moments(x).flatten()])
-        if reduce is not None:
-            sums = reduce(sums)
+        sums = all_sums(x, _backend(x).moments(x) if moments is None else moments, reduce)
         wide, narrow, statistics = _vectors(x).coefficients(sums, weight, bias, eps)
         y = _backend(x).activate(x, *narrow, leakiness)
         ctx.save_for_backward(x, wide, narrow, sums)
@@ -104,18 +119,29 @@ class Normalise(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, wide, narrow, sums = ctx.saved_tensors
-        mean, inverse = wide[2], wide[3]
         grad = grad.contiguous()
         # (2, C): sums over the rows of g and of g * x, g the gradient before the activation
         local = _backend(x).gradient_moments(grad, x, *narrow, ctx.leakiness)
-        of_bias, of_weight = local[0], (local[1] - mean * local[0]) * inverse
-        total = torch.stack([of_bias, of_weight])
+        total = parameter_gradients(local, wide)
+        of_bias, of_weight = total
         if ctx.reduce is not None:
             total = ctx.reduce(total)
         # scale * (g - total0 / n - (x - mean) * inverse * total1 / n) = scale * g + slope * x + offset
         through = _vectors(x).slopes(total, wide, sums, x.dtype)
         of_x = _backend(x).gradient(grad, x, *narrow, *through, ctx.leakiness)
-        return of_x, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None
+        return of_x, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None, None
+
+
+def all_sums(x: Tensor, moments: Tensor, reduce: Reduce | None) -> Tensor:
+    """(rows, sums of x..., sums of x * x...) float64 over all ranks."""
+    sums = torch.cat([x.new_full((1,), len(x), dtype=torch.float64), moments.flatten()])
+    return sums if reduce is None else reduce(sums)
+
+
+def parameter_gradients(local: Tensor, wide: Tensor) -> Tensor:
+    """Gradients of bias and weight (2, C); local: see `plain_rows.gradient_moments`, wide: `plain_rows.coefficients`."""
+    mean, inverse = wide[2], wide[3]
+    return torch.stack([local[0], (local[1] - mean * local[0]) * inverse])
 
 
 def _backend(x: Tensor) -> Any:

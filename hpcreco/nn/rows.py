@@ -12,6 +12,7 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from hpcreco.sparse import epilogue
 from hpcreco.sparse.jit import compiled, launch, workers
 
 BLOCK = 512
@@ -39,10 +40,17 @@ def gradient_moments(grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, leak
 
 
 def gradient(
-    grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, slope: Tensor, offset: Tensor, leakiness: float
+    grad: Tensor,
+    x: Tensor,
+    scale: Tensor,
+    shift: Tensor,
+    slope: Tensor,
+    offset: Tensor,
+    leakiness: float,
+    out: Tensor | None = None,
 ) -> Tensor:
-    """See plain_rows.gradient."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    """See plain_rows.gradient; written to `out` where it is given, which may be grad."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     vectors = [_array(v) for v in (scale, shift, slope, offset)]
     launch(_gradient, _array(out), _array(grad), _array(x), *vectors, leakiness, workers())
     return out
@@ -54,54 +62,30 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 @compiled(parallel=True)
 def _moments(x, partial):
-    n, channels = x.shape
-    n_workers = partial.shape[0]
+    n, n_workers = x.shape[0], partial.shape[0]
     n_blocks = (n + BLOCK - 1) // BLOCK
     for worker in prange(n_workers):
-        total = np.zeros(channels)
-        squares = np.zeros(channels)
         for block in range(worker, n_blocks, n_workers):
-            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
-                for c in range(channels):
-                    v = np.float64(x[row, c])
-                    total[c] += v
-                    squares[c] += v * v
-        partial[worker, 0] = total
-        partial[worker, 1] = squares
+            epilogue.add_moments(partial[worker], x, block * BLOCK, min(n, (block + 1) * BLOCK))
 
 
 @compiled(parallel=True)
 def _activate(y, x, scale, shift, leakiness, n_workers):
-    n, channels = x.shape
-    slope = x.dtype.type(leakiness)
+    n, leak = x.shape[0], x.dtype.type(leakiness)
     n_blocks = (n + BLOCK - 1) // BLOCK
     for worker in prange(n_workers):
         for block in range(worker, n_blocks, n_workers):
-            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
-                for c in range(channels):
-                    v = x[row, c] * scale[c] + shift[c]
-                    y[row, c] = v if v > 0 else v * slope
+            epilogue.activate(y, x, scale, shift, leak, block * BLOCK, min(n, (block + 1) * BLOCK))
 
 
 @compiled(parallel=True)
 def _gradient_moments(grad, x, scale, shift, leakiness, partial):
-    n, channels = x.shape
-    slope = x.dtype.type(leakiness)
-    n_workers = partial.shape[0]
+    n, leak, n_workers = x.shape[0], x.dtype.type(leakiness), partial.shape[0]
     n_blocks = (n + BLOCK - 1) // BLOCK
     for worker in prange(n_workers):
-        total = np.zeros(channels)
-        products = np.zeros(channels)
         for block in range(worker, n_blocks, n_workers):
-            for row in range(block * BLOCK, min(n, (block + 1) * BLOCK)):
-                for c in range(channels):
-                    v = x[row, c]
-                    g = grad[row, c]
-                    g = np.float64(g if v * scale[c] + shift[c] > 0 else g * slope)
-                    total[c] += g
-                    products[c] += g * v
-        partial[worker, 0] = total
-        partial[worker, 1] = products
+            first, last = block * BLOCK, min(n, (block + 1) * BLOCK)
+            epilogue.add_gradient_moments(partial[worker], grad, x, scale, shift, leak, first, last)
 
 
 @compiled(parallel=True)

@@ -11,6 +11,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from hpcreco import sparse
+from hpcreco.nn import fused
 from hpcreco.nn.normalisation import BatchNorm
 from hpcreco.sparse import SparseTensor, in_order
 
@@ -91,7 +92,7 @@ class UResNet(nn.Module):
         """
         x, inverse = sparse.voxelize(coords, features, self.spatial_size, self.backend)
         decoder = self.decode(self.stem(x))
-        rows = self.norm(decoder[0].features)
+        rows = self.norm(decoder[0].features, decoder[0].moments)
         return Maps(rows if in_order(inverse, len(rows)) else rows.index_select(0, inverse), decoder)
 
     def decode(self, x: SparseTensor) -> tuple[SparseTensor, ...]:
@@ -149,11 +150,11 @@ class Level(nn.Module):
         """To the next level's sites; the deepest level has none and returns x."""
         if not hasattr(self, "down"):
             return x
-        return self.down(x.replace(self.down_norm(x.features)))
+        return fused.convolved(self.down_norm, self.down, x)
 
     def decode(self, skip: SparseTensor, below: SparseTensor) -> SparseTensor:
         """The level's own map and the one of the next level below -> the decoder's map."""
-        raised = self.up(below.replace(self.up_norm(below.features)), onto=skip)
+        raised = fused.convolved(self.up_norm, self.up, below, onto=skip)
         return self.after(sparse.concatenate(skip, raised))
 
 
@@ -173,5 +174,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Sparse tensor of c_in channels -> of c_out channels, on the same sites."""
         shortcut = x if self.shortcut is None else self.shortcut(x)
-        y = self.conv1(x.replace(self.norm1(x.features)))
-        return self.conv2(y.replace(self.norm2(y.features)), base=shortcut.features)
+        if self.norm2.training:
+            y = fused.convolved(self.norm1, self.conv1, x)
+            return fused.convolved(self.norm2, self.conv2, y, base=shortcut.features)
+        y = fused.activated(self.conv1, self.norm2, x.replace(self.norm1(x.features, x.moments)))
+        return self.conv2(y, base=shortcut.features)

@@ -100,6 +100,9 @@ class MinkowskiSites:
             self._coarser[kernel, stride] = MinkowskiSites(self._manager, key, (x, y, z))
         return self._coarser[kernel, stride]
 
+    def pairs(self, kernel: Triple, stride: Triple | None) -> None:
+        """None: the maps are the engine's own."""
+
     def down(self, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple) -> Tensor:
         """See NativeSites.down."""
         coarser = self.coarser(kernel, stride)

@@ -5,11 +5,14 @@ order, in every backend.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hpcreco.sparse.tensor import SparseError, SparseTensor, Triple
+from hpcreco.sparse.tensor import Sites, SparseError, SparseTensor, Triple
+
+Route = tuple[Sites, Any]
 
 
 def triple(value: int | Sequence[int]) -> Triple:
@@ -38,6 +41,10 @@ class SubmanifoldConv(nn.Module):
         """base (N, C_out), if given, is added to the result (a residual block's other branch)."""
         return x.replace(x.sites.submanifold(x.features, self.weight, self.kernel, base))
 
+    def route(self, x: SparseTensor, base: Tensor | None = None) -> Route:
+        """The sites of the output and the map onto them; see `Sites.pairs`."""
+        return x.sites, x.sites.pairs(self.kernel, None)
+
 
 class DownConv(nn.Module):
     """Strided convolution: output sites are the windows that hold an active site."""
@@ -53,6 +60,10 @@ class DownConv(nn.Module):
         coarser = x.sites.coarser(self.kernel, self.stride)
         return SparseTensor(x.sites.down(x.features, self.weight, self.kernel, self.stride), coarser)
 
+    def route(self, x: SparseTensor) -> Route:
+        """See SubmanifoldConv.route."""
+        return x.sites.coarser(self.kernel, self.stride), x.sites.pairs(self.kernel, self.stride)
+
 
 class UpConv(nn.Module):
     """Transposed strided convolution, back onto the sites from which a DownConv of the same kernel and
@@ -67,6 +78,15 @@ class UpConv(nn.Module):
         self.weight = _weight(self.kernel, c_in, c_out)
 
     def forward(self, x: SparseTensor, onto: SparseTensor) -> SparseTensor:
+        self._check(x, onto)
+        return onto.replace(onto.sites.up(x.features, self.weight, self.kernel, self.stride))
+
+    def route(self, x: SparseTensor, onto: SparseTensor) -> Route:
+        """See SubmanifoldConv.route."""
+        self._check(x, onto)
+        pairs = onto.sites.pairs(self.kernel, self.stride)
+        return onto.sites, pairs.exchanged() if pairs is not None else None
+
+    def _check(self, x: SparseTensor, onto: SparseTensor) -> None:
         if onto.sites.coarser(self.kernel, self.stride) is not x.sites:
             raise SparseError("UpConv: x does not live on the sites below `onto` with this kernel and stride")
-        return onto.replace(onto.sites.up(x.features, self.weight, self.kernel, self.stride))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from hpcreco.sparse import kernels, paths, simd
+from hpcreco.sparse import epilogue, kernels, paths, simd
 from hpcreco.sparse.jit import launch, workers
 from hpcreco.sparse.maps import KernelMap, TiledMap, TiledPairs, strided_map, submanifold_map
 from hpcreco.sparse.tables import TableMap
@@ -45,9 +46,15 @@ class NativeSites:
         self, features: Tensor, weight: Tensor, kernel: Triple, base: Tensor | None = None
     ) -> Tensor:
         """out(s) = base(s) + sum over offsets of in(s + offset) @ weight[offset], over active s + offset."""
+        return convolution(features, weight, self.pairs(kernel, None), base)
+
+    def pairs(self, kernel: Triple, stride: Triple | None) -> KernelMap:
+        """The map of a submanifold convolution, or of one with a stride."""
+        if stride is not None:
+            return self._next(kernel, stride)[1]
         if kernel not in self._submanifold:
             self._submanifold[kernel] = submanifold_map(self._keys, kernel, self._path)
-        return convolution(features, weight, self._submanifold[kernel], base)
+        return self._submanifold[kernel]
 
     def coarser(self, kernel: Triple, stride: Triple) -> NativeSites:
         """The sites of the next level: where a window of `kernel` cells every `stride` cells holds an active
@@ -89,7 +96,7 @@ class TiledConvolution(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, base: Tensor | None, pairs: TiledMap) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.pairs = pairs
-        return _convolve(features, weight, pairs.forth, base)
+        return convolve(features, weight, pairs.forth, base)[0]
 
     @staticmethod
     @once_differentiable
@@ -97,40 +104,74 @@ class TiledConvolution(torch.autograd.Function):
         features, weight = ctx.saved_tensors
         of_features = of_weight = None
         if ctx.needs_input_grad[0]:
-            exchanged = weight.transpose(1, 2)
-            of_features = _convolve(
-                grad, exchanged.flip(0) if ctx.pairs.mirrored else exchanged, ctx.pairs.back
-            )
+            of_features, _ = input_gradient(grad, weight, ctx.pairs)
         if ctx.needs_input_grad[1]:
-            of_weight = _weight_gradient(features, grad, weight.shape, ctx.pairs.forth)
+            of_weight = weight_gradient(features, grad, ctx.pairs.forth)
         return of_features, of_weight, grad if ctx.needs_input_grad[2] else None, None
 
 
-def _convolve(x: Tensor, weight: Tensor, pairs: TiledPairs, base: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class After:
+    """What a convolution does to each tile of its output; `kernels.convolve` says what the values mean."""
+
+    task: int
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    leakiness: float = 1.0
+    beside: Tensor | None = None
+
+
+NOTHING = After(epilogue.NOTHING)
+MOMENTS = After(epilogue.MOMENTS)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, pairs: TiledPairs, base: Tensor | None = None, after: After = NOTHING
+) -> tuple[Tensor, Tensor]:
+    """base + x convolved with weight (K, C_in, C_out), with what `after` says done to it; its sums (2, C_out)
+    float64 where `after` takes any.
+    """
     lanes, width = simd.lanes(x.dtype), weight.shape[2]
     weight = _padded(weight, lanes)
     start = x.new_empty(0, weight.shape[2]) if base is None else _padded(base, lanes)
     out = x.new_empty(pairs.n_out, weight.shape[2])
-    arguments = (
-        _array(out),
-        _array(x),
-        _array(weight),
-        pairs.starts,
-        pairs.pair_out,
-        pairs.pair_in,
+    none = x.new_empty(0)
+    scale, shift = (none if v is None else v for v in (after.scale, after.shift))
+    beside = start if after.beside is None else after.beside
+    summed = after.task in (epilogue.MOMENTS, epilogue.GRADIENT_MOMENTS)
+    sums = np.zeros((workers() if summed else 0, 2, width))
+    launch(
+        kernels.convolve,
+        *map(_array, (out, x, weight)),
+        *(pairs.starts, pairs.pair_out, pairs.pair_in),
         _array(start),
+        after.task,
+        *map(_array, (beside, scale, shift)),
+        after.leakiness,
+        sums,
+        workers(),
+        lanes,
     )
-    launch(kernels.convolve, *arguments, workers(), lanes)
-    return out if out.shape[1] == width else out[:, :width].contiguous()
+    narrow = out if out.shape[1] == width else out[:, :width].contiguous()
+    return narrow, torch.from_numpy(sums.sum(0))
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, shape: torch.Size, pairs: TiledPairs) -> Tensor:
-    lanes = simd.lanes(x.dtype)
+def input_gradient(
+    grad: Tensor, weight: Tensor, pairs: TiledMap, after: After = NOTHING
+) -> tuple[Tensor, Tensor]:
+    """The gradient at the input of a convolution, from the one at its output; with sums as of `convolve`."""
+    exchanged = weight.transpose(1, 2)
+    return convolve(grad, exchanged.flip(0) if pairs.mirrored else exchanged, pairs.back, None, after)
+
+
+def weight_gradient(x: Tensor, grad: Tensor, pairs: TiledPairs) -> Tensor:
+    """Sum over the pairs (o, i) of outer(x[i], grad[o]); (K, C_in, C_out)."""
+    lanes, width = simd.lanes(x.dtype), grad.shape[1]
     grad = _padded(grad, lanes)
-    partial = x.new_zeros(workers(), shape[0], shape[1], grad.shape[1])
+    partial = x.new_zeros(workers(), pairs.starts.shape[1] - 1, x.shape[1], grad.shape[1])
     arguments = (_array(partial), _array(x), _array(grad), pairs.starts, pairs.pair_out, pairs.pair_in)
     launch(kernels.weight_gradient, *arguments, lanes)
-    return partial.sum(0)[..., : shape[2]]
+    return partial.sum(0)[..., :width]
 
 
 def _padded(tensor: Tensor, lanes: int) -> Tensor:

@@ -51,6 +51,11 @@ class Sites(Protocol):
 
     def coarser(self, kernel: Triple, stride: Triple) -> Sites: ...
 
+    def pairs(self, kernel: Triple, stride: Triple | None) -> Any:
+        """The native backend's map from these sites to themselves, or to `coarser` where a stride is given; None of
+        another backend.
+        """
+
     def down(self, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple) -> Tensor: ...
 
     def up(self, features: Tensor, weight: Tensor, kernel: Triple, stride: Triple) -> Tensor: ...
@@ -58,10 +63,15 @@ class Sites(Protocol):
 
 @dataclass(frozen=True)
 class SparseTensor:
-    """Features (N, C) on N active sites."""
+    """Features (N, C) on N active sites.
+
+    moments (2, C) float64: sums over the rows of the features and of their squares, where the layer that made the
+    features took them too.
+    """
 
     features: Tensor
     sites: Sites
+    moments: Tensor | None = None
 
     @property
     def coords(self) -> Tensor:
@@ -199,4 +209,7 @@ def concatenate(first: SparseTensor, second: SparseTensor) -> SparseTensor:
     """
     if first.sites is not second.sites:
         raise SparseError("concatenate: the two tensors live on different sites")
-    return first.replace(torch.cat([first.features, second.features], 1))
+    features = torch.cat([first.features, second.features], 1)
+    if first.moments is None or second.moments is None:
+        return first.replace(features)
+    return SparseTensor(features, first.sites, torch.cat([first.moments, second.moments], 1))

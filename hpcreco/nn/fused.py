@@ -1,0 +1,116 @@
+"""A normalisation and the convolution after it as one operation, where numba kernels do the work.
+
+In training the convolution takes the sums that the next normalisation needs while its output is in cache, and so does
+its way back; the activated features are not kept but made again on the way back, so that a layer keeps one matrix
+instead of two. In inference the output of a convolution is normalised and activated in place. Elsewhere, and for
+layers in evaluation mode that gradients pass, the modules are called one after the other: the results are the same up
+to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hpcreco.nn.normalisation import BatchNorm, Reduce, Statistics, parameter_sums, statistics
+from hpcreco.sparse import DownConv, SparseTensor, SubmanifoldConv, UpConv
+from hpcreco.sparse.maps import TiledMap
+
+
+def convolved(
+    norm: BatchNorm, conv: SubmanifoldConv | DownConv | UpConv, x: SparseTensor, **where: Any
+) -> SparseTensor:
+    """conv(norm(x), **where); where: base or onto, as the convolution takes them."""
+    sites, pairs = conv.route(x, **where)
+    if not (isinstance(pairs, TiledMap) and norm.training):
+        return conv(x.replace(norm(x.features, x.moments)), **where)
+    base, dtype = where.get("base"), conv.weight.dtype
+    y, row, moments = NormalisedConvolution.apply(
+        x.features.to(dtype),
+        norm.weight,
+        norm.bias,
+        conv.weight,
+        None if base is None else base.to(dtype),
+        pairs,
+        (norm.eps, norm.leakiness, norm.reduce, x.moments),
+    )
+    norm.remember(row)
+    return SparseTensor(y, sites, moments)
+
+
+def activated(conv: SubmanifoldConv, norm: BatchNorm, x: SparseTensor) -> SparseTensor:
+    """norm(conv(x))."""
+    sites, pairs = conv.route(x)
+    if norm.training or torch.is_grad_enabled() or not isinstance(pairs, TiledMap):
+        y = conv(x)
+        return y.replace(norm(y.features))
+    from hpcreco.sparse import epilogue, native
+
+    scale, shift = (v.to(conv.weight.dtype) for v in norm.line())
+    after = native.After(epilogue.ACTIVATE, scale, shift, norm.leakiness)
+    features = x.features.to(conv.weight.dtype)
+    return SparseTensor(native.convolve(features, conv.weight, pairs.forth, after=after)[0], sites)
+
+
+Settings = tuple[float, float, Reduce | None, Tensor | None]
+"""eps, leakiness, sum over ranks, moments of the input where they are known."""
+
+
+class NormalisedConvolution(torch.autograd.Function):
+    """base + convolution of the normalised and activated features; also what the normalisation remembers and the
+    moments of the output.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        weight: Tensor,
+        base: Tensor | None,
+        pairs: TiledMap,
+        settings: Settings,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        from hpcreco.nn import rows
+        from hpcreco.sparse import native
+
+        eps, ctx.leakiness, ctx.reduce, moments = settings
+        x = x.detach().contiguous()
+        found, row = statistics(x, gain, bias, eps, ctx.reduce, moments)
+        scale, shift = found.scale.to(x.dtype), found.shift.to(x.dtype)
+        active = rows.activate(x, scale, shift, ctx.leakiness)
+        y, sums = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
+        ctx.save_for_backward(x, weight, *found)
+        ctx.pairs, ctx.dtype = pairs, gain.dtype
+        ctx.mark_non_differentiable(row, sums)
+        return y, row, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor, __: Tensor) -> tuple[Tensor | None, ...]:
+        from hpcreco.nn import rows
+        from hpcreco.sparse import epilogue, native
+
+        x, weight, *values = ctx.saved_tensors
+        found = Statistics(*values)
+        narrow = found.scale.to(x.dtype), found.shift.to(x.dtype)
+        grad = grad.contiguous()
+        of_x = of_gain = of_bias = of_weight = None
+        if ctx.needs_input_grad[3]:
+            active = rows.activate(x, *narrow, ctx.leakiness)
+            of_weight = native.weight_gradient(active, grad, ctx.pairs.forth)
+            del active
+        if any(ctx.needs_input_grad[:3]):
+            after = native.After(epilogue.GRADIENT_MOMENTS, *narrow, ctx.leakiness, x)
+            of_active, local = native.input_gradient(grad, weight, ctx.pairs, after)
+            sums = parameter_sums(found, local)
+            of_bias, of_gain = sums.to(ctx.dtype)
+            slope, offset = found.of_input(sums if ctx.reduce is None else ctx.reduce(sums))
+            of_x = rows.gradient(
+                of_active, x, *narrow, slope.to(x.dtype), offset.to(x.dtype), ctx.leakiness, out=of_active
+            )
+        return of_x, of_gain, of_bias, of_weight, grad if ctx.needs_input_grad[4] else None, None, None
