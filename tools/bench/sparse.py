@@ -3,11 +3,20 @@
 
     python tools/bench/sparse.py --out bench             # 2 threads, 7 rounds, every peer in each round
 
-Writes sparse.csv (one row per peer and task: medians and quartiles of wall seconds, CPU seconds, peak memory, and
-how many times faster than MinkowskiEngine) and sparse.png. Kernel maps are built anew in every run. The peers are
-processes of their own that take turns within one run, so that a busy machine slows all of them; ratios are taken
-round by round. `torch.mm` does the multiplications of the network's convolutions as dense products of the
-same widths, and nothing else: the floor of what this machine can do.
+Writes sparse.figures.csv (ratios with their bars), sparse.csv (one row per peer and task: medians and quartiles of wall
+seconds, CPU seconds, GFLOP/s of the convolutions, peak memory) and sparse.png. Kernel maps are built anew in every
+run. The peers are processes of their own that take turns within one run, so that a busy machine slows all of them;
+ratios are taken round by round.
+
+`torch.mm` does the multiplications of the network's convolutions as dense products of the same widths, and nothing
+else: of rows and weights on the way forward, of gradients and transposed weights, and of transposed rows and gradients
+on the way back. One process per thread does its part of them with one BLAS thread: BLAS itself shares products this
+narrow out badly. Operands are multiplied again and again, in blocks of the number of rows that is quickest here, so
+that they stay in cache. The ratio "native / GEMM rate" counts the multiplications of the convolutions only, but all of
+the time of the step, with maps, normalisations and the rest. It can exceed 1 because BLAS copies its operands into
+blocks first, which narrow products do not pay back (16 channels run at two thirds of the rate of large matrices): our
+kernels do not. The rate of large products (2048 x 2048), which no network of these widths can reach with BLAS, is the
+second, higher ceiling.
 """
 
 from __future__ import annotations
@@ -19,24 +28,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import figures
 import numpy as np
 
 import hpcreco  # noqa: F401 (before torch: it sets how OpenMP threads wait)
 
-TASKS = ["forward", "forward+backward", "inference"]
-PEERS = ["native", "minkowski", "torch.mm"]
-BLOCK = 4096  # rows of one dense product
+FORWARD, TRAINING, INFERENCE, LARGE = "forward", "forward+backward", "inference", "large products"
+TASKS = {
+    "native": [FORWARD, TRAINING, INFERENCE],
+    "minkowski": [FORWARD, TRAINING, INFERENCE],
+    "torch.mm": [FORWARD, TRAINING, LARGE],
+}
+BLOCKS = (1024, 4096, 16384)
+"""Rows of one dense product, of which the quickest is taken."""
+LARGE_SIZE = 2048
+
+Product = tuple[int, int, int]
+"""Rows, columns of a row, columns of the result."""
+Costs = dict[tuple[str, str], list[dict[str, float]]]
+"""Of a peer and a task, per round."""
 
 
 def main() -> int:
-    """Simulate, time, write the table and the plot."""
+    """Simulate, time, write the tables and the plot."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of sparse.csv and sparse.png")
+    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the results")
     parser.add_argument("--repeats", type=int, default=7, help="rounds (default %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -44,29 +65,44 @@ def main() -> int:
     )
     parser.add_argument("--levels", type=int, default=4)
     parser.add_argument("--seed", type=int, default=2024)
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
-    parser.add_argument("--worker", choices=PEERS, help=argparse.SUPPRESS)
-    parser.add_argument("--cloud", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--peers", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--worker", choices=TASKS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return serve(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        args.cloud = Path(folder) / "cloud.npz"
-        coords, features = simulated(args.seed)
-        np.savez(args.cloud, coords=coords, features=features)
+        args.folder = Path(folder)
+        voxels, flop = prepare(args)
         workers = {name: start(name, args) for name in args.peers}
         try:
-            rows = measure(workers, args.repeats)
+            costs = measure(workers, args.repeats)
         finally:
-            for worker in workers.values():
+            for worker in (w for group in workers.values() for w in group):
                 worker.terminate()
                 worker.wait()
+    rows = table(costs, flop)
     for row in rows:
-        row |= {"voxels": len(coords), "threads": args.threads, "width": args.width, "levels": args.levels}
+        row |= {"voxels": voxels, "threads": args.threads, "width": args.width, "levels": args.levels}
     write(rows, args.out / "sparse.csv")
     plot(rows, args.out / "sparse.png")
+    figures.write(ratios(costs, flop), args.out / "sparse.figures.csv")
     return 0
+
+
+def prepare(args: argparse.Namespace) -> tuple[int, dict[str, float]]:
+    """Leave the event and the sizes of the products in the folder; number of voxels, FLOP of each task."""
+    coords, features = simulated(args.seed)
+    np.savez(args.folder / "cloud.npz", coords=coords, features=features)
+    network(args, "native")(TRAINING)  # so that compiled kernels are in numba's cache: compilers take memory
+    sizes = convolutions(args)
+    (args.folder / "sizes.json").write_text(json.dumps(sizes))
+    forward = float(sum(2 * rows * c_in * c_out for rows, c_in, c_out in sizes))
+    # The first convolution's input needs no gradient.
+    training = 3 * forward - 2 * sizes[0][0] * sizes[0][1] * sizes[0][2]
+    large = 2.0 * LARGE_SIZE**3 * args.threads
+    return len(coords), {FORWARD: forward, INFERENCE: forward, TRAINING: training, LARGE: large}
 
 
 def simulated(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,44 +119,61 @@ def simulated(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return tiles.coords, tiles.features
 
 
-def start(name: str, args: argparse.Namespace) -> subprocess.Popen[str]:
-    """A process that runs one peer on request, warmed up."""
-    flags = {"--cloud": args.cloud, "--threads": args.threads, "--width": args.width, "--levels": args.levels}
+def start(name: str, args: argparse.Namespace) -> list[subprocess.Popen[str]]:
+    """The processes that run one peer on request, warmed up."""
+    flags = {
+        "--folder": args.folder,
+        "--threads": args.threads,
+        "--width": args.width,
+        "--levels": args.levels,
+    }
     command = [sys.executable, __file__, "--worker", name]
     command += [str(word) for flag in flags.items() for word in flag]
-    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    for task in TASKS:
-        ask(worker, task)
-    return worker
+    group = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(args.threads if name == "torch.mm" else 1)
+    ]
+    for task in TASKS[name]:
+        ask(group, task)
+    return group
 
 
-def ask(worker: subprocess.Popen[str], task: str) -> dict[str, float]:
-    """Run a task in a worker: wall seconds, CPU seconds, peak memory so far (MB)."""
-    assert worker.stdin is not None
-    assert worker.stdout is not None
-    worker.stdin.write(task + "\n")
-    worker.stdin.flush()
-    answer = worker.stdout.readline()
-    if not answer:
-        raise RuntimeError(f"worker ended with {worker.wait()}")
-    return json.loads(answer)
+def ask(group: Sequence[subprocess.Popen[str]], task: str) -> dict[str, float]:
+    """Run a task in all processes of a peer at once: wall seconds of the slowest, CPU seconds, peak memory (MB)."""
+    for worker in group:
+        assert worker.stdin is not None
+        worker.stdin.write(task + "\n")
+        worker.stdin.flush()
+    answers = []
+    for worker in group:
+        assert worker.stdout is not None
+        line = worker.stdout.readline()
+        if not line:
+            raise RuntimeError(f"worker ended with {worker.wait()}")
+        answers.append(json.loads(line))
+    return {
+        "seconds": max(a["seconds"] for a in answers),
+        "cpu": sum(a["cpu"] for a in answers),
+        "peak MB": sum(a["peak MB"] for a in answers),
+    }
 
 
 def serve(args: argparse.Namespace) -> int:
     """The worker's loop: a task per line on stdin, its cost as JSON on stdout."""
-    import resource
-
-    import torch
-
-    torch.set_num_threads(args.threads)
     work = products(args) if args.worker == "torch.mm" else network(args, args.worker)
     for line in sys.stdin:
         wall, process = time.perf_counter(), time.process_time()
         work(line.strip())
         cost = {"seconds": time.perf_counter() - wall, "cpu": time.process_time() - process}
-        cost["peak MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        cost["peak MB"] = peak()
         print(json.dumps(cost), flush=True)
     return 0
+
+
+def peak() -> float:
+    """The most memory this process has held, MB; what getrusage says starts at the parent's."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def network(args: argparse.Namespace, backend: str) -> Callable[[str], None]:
@@ -129,102 +182,168 @@ def network(args: argparse.Namespace, backend: str) -> Callable[[str], None]:
 
     from hpcreco.nn.uresnet import UResNet
 
+    torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = UResNet(args.width, args.levels, backend=backend)
-    coords, features = cloud(args.cloud)
+    coords, features = cloud(args.folder)
 
     def work(task: str) -> None:
-        model.train(task != "inference")
-        with torch.set_grad_enabled(task != "inference"):
+        model.train(task != INFERENCE)
+        with torch.set_grad_enabled(task != INFERENCE):
             rows = model(coords, features).rows
-        if task == "forward+backward":
+        if task == TRAINING:
             rows.square().mean().backward()
             model.zero_grad()
 
     return work
 
 
-def cloud(path: Path) -> tuple:
+def cloud(folder: Path) -> tuple:
     """Coordinates (N, 4) int32 with batch 0, and features (N, 3) of the saved event."""
     import torch
 
-    with np.load(path) as event:
+    with np.load(folder / "cloud.npz") as event:
         coords, features = event["coords"], event["features"].astype(np.float32)
     rows = np.concatenate([np.zeros((len(coords), 1)), coords], 1).astype(np.int32)
     return torch.from_numpy(rows), torch.from_numpy(features / features.std(0))
 
 
 def products(args: argparse.Namespace) -> Callable[[str], None]:
-    """A function that multiplies as many dense rows by matrices as the network's convolutions do."""
+    """A function that does one process's part of the dense products of a task."""
     import torch
 
-    sizes = convolutions(args)
-    inputs = {(i, o): (torch.randn(BLOCK, i), torch.randn(i, o)) for _, i, o in sizes}
-    out = {pair: torch.empty(BLOCK, pair[1]) for pair in inputs}
+    torch.set_num_threads(1)
+    sizes = json.loads((args.folder / "sizes.json").read_text())
+    share = [(-(-rows // args.threads), c_in, c_out) for rows, c_in, c_out in sizes]
+    quickest: dict[tuple[str, int, int], Callable[[int], None]] = {}
+
+    def run(kind: str, rows: int, c_in: int, c_out: int) -> None:
+        if (kind, c_in, c_out) not in quickest:
+            quickest[kind, c_in, c_out] = quickest_product(kind, c_in, c_out)
+        quickest[kind, c_in, c_out](rows)
+
+    large = [torch.randn(LARGE_SIZE, LARGE_SIZE) for _ in range(3)]
 
     def work(task: str) -> None:
-        for rows, c_in, c_out in sizes:
-            rounds = -(-rows // BLOCK) * (3 if task == "forward+backward" else 1)
-            for _ in range(rounds):
-                torch.mm(*inputs[c_in, c_out], out=out[c_in, c_out])
+        if task == LARGE:
+            torch.mm(large[0], large[1], out=large[2])
+            return
+        for number, (rows, c_in, c_out) in enumerate(share):
+            run("rows", rows, c_in, c_out)
+            if task == TRAINING:
+                run("weights", rows, c_in, c_out)
+                if number:
+                    run("rows", rows, c_out, c_in)
 
     return work
 
 
-def convolutions(args: argparse.Namespace) -> list[tuple[int, int, int]]:
-    """(pairs of neighbours, channels in, channels out) of every convolution of the network on the saved event."""
+def quickest_product(kind: str, c_in: int, c_out: int) -> Callable[[int], None]:
+    """A function that multiplies so many rows, in blocks of the size with which a trial was quickest.
+
+    kind "rows": (rows, c_in) @ (c_in, c_out), "weights": (c_in, rows) @ (rows, c_out).
+    """
     import torch
+
+    def of(block: int) -> Callable[[int], None]:
+        x, y = torch.randn(block, c_in), torch.randn(block, c_out)
+        weight, matrix = torch.randn(c_in, c_out), torch.randn(c_in, c_out)
+
+        def multiply(rows: int) -> None:
+            for first in range(0, rows, block):
+                n = min(block, rows - first)
+                if kind == "rows":
+                    torch.mm(x[:n], weight, out=y[:n])
+                else:
+                    torch.mm(x[:n].t(), y[:n], out=matrix)
+
+        return multiply
+
+    def seconds(multiply: Callable[[int], None]) -> float:
+        trials = []
+        for _ in range(5):
+            begin = time.process_time()
+            multiply(4 * max(BLOCKS))
+            trials.append(time.process_time() - begin)
+        return min(trials)
+
+    return min((of(block) for block in BLOCKS), key=seconds)
+
+
+def convolutions(args: argparse.Namespace) -> list[Product]:
+    """(pairs of neighbours, channels in, channels out) of every convolution of the network on the saved event."""
     from torch import nn
 
     from hpcreco import sparse
     from hpcreco.nn.uresnet import UResNet
-    from hpcreco.sparse.maps import TiledMap, submanifold_map
-    from hpcreco.sparse.tensor import pack
 
     sizes = []
 
     def note(module: nn.Module, inputs: tuple, output: sparse.SparseTensor) -> None:
         assert isinstance(module, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv))
-        x = inputs[0]
         if isinstance(module, sparse.SubmanifoldConv):
-            found = submanifold_map(pack(x.coords), module.kernel, "numba")
-            assert isinstance(found, TiledMap)
-            pairs = int((found.forth.starts[:, -1] - found.forth.starts[:, 0]).sum())
+            starts = module.route(inputs[0])[1].forth.starts
+            pairs = int((starts[:, -1] - starts[:, 0]).sum())
         else:
-            pairs = max(len(x.features), len(output.features))
+            pairs = max(len(inputs[0].features), len(output.features))
         sizes.append((pairs, module.weight.shape[1], module.weight.shape[2]))
 
-    model = UResNet(args.width, args.levels)
+    model = UResNet(args.width, args.levels, backend="native").eval()
     for part in model.modules():
         if isinstance(part, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv)):
             part.register_forward_hook(note)
-    with torch.no_grad():
-        model(*cloud(args.cloud))
+    model(*cloud(args.folder))  # in evaluation mode with gradients every module is called by itself
     return sizes
 
 
-def measure(workers: dict[str, subprocess.Popen[str]], repeats: int) -> list[dict[str, object]]:
-    """One row per peer and task; in every round all peers do all tasks, one after the other."""
-    costs: dict[tuple[str, str], list[dict[str, float]]] = {}
+def measure(workers: dict[str, list[subprocess.Popen[str]]], repeats: int) -> Costs:
+    """In every round all peers do all tasks, one after the other."""
+    costs: Costs = {}
     for number in range(repeats):
-        for task in TASKS:
-            for name, worker in workers.items():
-                costs.setdefault((name, task), []).append(ask(worker, task))
+        for name, group in workers.items():
+            for task in TASKS[name]:
+                costs.setdefault((name, task), []).append(ask(group, task))
         print(f"round {number + 1} of {repeats}", file=sys.stderr)
+    return costs
+
+
+def table(costs: Costs, flop: dict[str, float]) -> list[dict[str, object]]:
+    """One row per peer and task."""
     rows = []
     for (name, task), values in costs.items():
-        seconds = np.array([v["seconds"] for v in values])
-        low, median, high = np.percentile(seconds, [25, 50, 75])
-        row: dict[str, object] = {"peer": name, "task": task, "repeats": repeats}
+        low, median, high = np.percentile([v["seconds"] for v in values], [25, 50, 75])
+        row: dict[str, object] = {"peer": name, "task": task, "repeats": len(values)}
         row |= {"seconds": f"{median:.4f}", "quartile 1": f"{low:.4f}", "quartile 3": f"{high:.4f}"}
-        row |= {"cpu": f"{np.median([v['cpu'] for v in values]):.4f}"}
-        row |= {"peak MB": round(values[-1]["peak MB"])}
-        for other in ("minkowski", "torch.mm"):
-            if (other, task) in costs:
-                ratio = np.array([v["seconds"] for v in costs[other, task]]) / seconds
-                row[f"x {other}"] = "{1:.2f} ({0:.2f}-{2:.2f})".format(*np.percentile(ratio, [25, 50, 75]))
-        rows.append(row)
+        row |= {
+            "cpu": f"{np.median([v['cpu'] for v in values]):.4f}",
+            "GFLOP/s": f"{flop[task] / median / 1e9:.1f}",
+        }
+        rows.append(row | {"peak MB": round(values[-1]["peak MB"])})
     return rows
+
+
+def ratios(costs: Costs, flop: dict[str, float]) -> list[figures.Figure]:
+    """What was measured of the issue's figures, round by round."""
+    found = []
+
+    def of(name: str, task: str, key: str = "seconds") -> np.ndarray:
+        return np.array([cost[key] for cost in costs[name, task]])
+
+    if ("native", TRAINING) not in costs:
+        return []
+    if ("minkowski", TRAINING) in costs:
+        for label, task, bar in (("training step", TRAINING, 3), ("inference", INFERENCE, 4)):
+            ratio = of("minkowski", task) / of("native", task)
+            found.append(figures.Figure(f"UResNet {label}: MinkowskiEngine / native", ratio, bar=bar))
+    if ("torch.mm", TRAINING) in costs:
+        rate = flop[TRAINING] / of("native", TRAINING)
+        for label, task, bar in (("GEMM rate", TRAINING, 0.6), ("large GEMM rate", LARGE, None)):
+            ratio = rate / (flop[task] / of("torch.mm", task))
+            found.append(figures.Figure(f"UResNet training step: native / {label}", ratio, bar=bar))
+    if ("minkowski", TRAINING) in costs:
+        ratio = of("native", INFERENCE, "peak MB") / of("minkowski", INFERENCE, "peak MB")
+        found.append(figures.Figure("peak memory: native / MinkowskiEngine", ratio, better="lower", bar=1))
+    return found
 
 
 def write(rows: list[dict[str, object]], path: Path) -> None:
@@ -246,7 +365,7 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(7, 3.5))
     for number, row in enumerate(rows):
         middle, low, high = (float(str(row[k])) for k in ("seconds", "quartile 1", "quartile 3"))
-        colour = f"C{PEERS.index(str(row['peer']))}"
+        colour = f"C{list(TASKS).index(str(row['peer']))}"
         axis.barh(number, middle, xerr=[[middle - low], [high - middle]], color=colour, capsize=3)
     axis.set_yticks(range(len(rows)), [f"{row['task']}, {row['peer']}" for row in rows])
     axis.invert_yaxis()
