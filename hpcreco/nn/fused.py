@@ -2,9 +2,9 @@
 
 In training the convolution takes the sums that the next normalisation needs while its output is in cache, and so does
 its way back; the activated features are not kept but made again on the way back, so that a layer keeps one matrix
-instead of two. In inference the output of a convolution is normalised and activated in place. Elsewhere, and for
-layers in evaluation mode that gradients pass, the modules are called one after the other: the results are the same up
-to rounding.
+instead of two. In inference the output of a convolution is normalised and activated in place. Elsewhere, for layers in
+evaluation mode that gradients pass and for modules with hooks, they are called one after the other: the results are
+the same up to rounding.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hpcreco.nn.normalisation import BatchNorm, Reduce, Statistics, parameter_sums, statistics
@@ -25,7 +25,7 @@ def convolved(
 ) -> SparseTensor:
     """conv(norm(x), **where); where: base or onto, as the convolution takes them."""
     sites, pairs = conv.route(x, **where)
-    if not (isinstance(pairs, TiledMap) and norm.training):
+    if not (isinstance(pairs, TiledMap) and norm.training) or _watched(norm, conv):
         return conv(x.replace(norm(x.features, x.moments)), **where)
     base, dtype = where.get("base"), conv.weight.dtype
     y, row, moments = NormalisedConvolution.apply(
@@ -44,7 +44,8 @@ def convolved(
 def activated(conv: SubmanifoldConv, norm: BatchNorm, x: SparseTensor) -> SparseTensor:
     """norm(conv(x))."""
     sites, pairs = conv.route(x)
-    if norm.training or torch.is_grad_enabled() or not isinstance(pairs, TiledMap):
+    alone = norm.training or torch.is_grad_enabled() or _watched(norm, conv)
+    if alone or not isinstance(pairs, TiledMap):
         y = conv(x)
         return y.replace(norm(y.features))
     from hpcreco.sparse import epilogue, native
@@ -53,6 +54,12 @@ def activated(conv: SubmanifoldConv, norm: BatchNorm, x: SparseTensor) -> Sparse
     after = native.After(epilogue.ACTIVATE, scale, shift, norm.leakiness)
     features = x.features.to(conv.weight.dtype)
     return SparseTensor(native.convolve(features, conv.weight, pairs.forth, after=after)[0], sites)
+
+
+def _watched(*modules: nn.Module) -> bool:
+    """Whether a module has hooks, which want it to be called."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")  # torch has no other way to ask
+    return any(getattr(module, kind) for module in modules for kind in kinds)
 
 
 Settings = tuple[float, float, Reduce | None, Tensor | None]

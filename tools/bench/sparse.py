@@ -67,13 +67,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--peers", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--worker", choices=TASKS, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--cloud", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         return serve(args)
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        args.folder = Path(folder)
+        args.cloud = Path(folder) / "cloud.npz"
         voxels, flop = prepare(args)
         workers = {name: start(name, args) for name in args.peers}
         try:
@@ -92,12 +92,12 @@ def main() -> int:
 
 
 def prepare(args: argparse.Namespace) -> tuple[int, dict[str, float]]:
-    """Leave the event and the sizes of the products in the folder; number of voxels, FLOP of each task."""
+    """Leave the event, and beside it the sizes of the products; number of voxels, FLOP of each task."""
     coords, features = simulated(args.seed)
-    np.savez(args.folder / "cloud.npz", coords=coords, features=features)
+    np.savez(args.cloud, coords=coords, features=features)
     network(args, "native")(TRAINING)  # so that compiled kernels are in numba's cache: compilers take memory
     sizes = convolutions(args)
-    (args.folder / "sizes.json").write_text(json.dumps(sizes))
+    args.cloud.with_name("sizes.json").write_text(json.dumps(sizes))
     forward = float(sum(2 * rows * c_in * c_out for rows, c_in, c_out in sizes))
     # The first convolution's input needs no gradient.
     training = 3 * forward - 2 * sizes[0][0] * sizes[0][1] * sizes[0][2]
@@ -122,7 +122,7 @@ def simulated(seed: int) -> tuple[np.ndarray, np.ndarray]:
 def start(name: str, args: argparse.Namespace) -> list[subprocess.Popen[str]]:
     """The processes that run one peer on request, warmed up."""
     flags = {
-        "--folder": args.folder,
+        "--cloud": args.cloud,
         "--threads": args.threads,
         "--width": args.width,
         "--levels": args.levels,
@@ -185,7 +185,7 @@ def network(args: argparse.Namespace, backend: str) -> Callable[[str], None]:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     model = UResNet(args.width, args.levels, backend=backend)
-    coords, features = cloud(args.folder)
+    coords, features = cloud(args.cloud)
 
     def work(task: str) -> None:
         model.train(task != INFERENCE)
@@ -198,11 +198,11 @@ def network(args: argparse.Namespace, backend: str) -> Callable[[str], None]:
     return work
 
 
-def cloud(folder: Path) -> tuple:
+def cloud(path: Path) -> tuple:
     """Coordinates (N, 4) int32 with batch 0, and features (N, 3) of the saved event."""
     import torch
 
-    with np.load(folder / "cloud.npz") as event:
+    with np.load(path) as event:
         coords, features = event["coords"], event["features"].astype(np.float32)
     rows = np.concatenate([np.zeros((len(coords), 1)), coords], 1).astype(np.int32)
     return torch.from_numpy(rows), torch.from_numpy(features / features.std(0))
@@ -213,7 +213,7 @@ def products(args: argparse.Namespace) -> Callable[[str], None]:
     import torch
 
     torch.set_num_threads(1)
-    sizes = json.loads((args.folder / "sizes.json").read_text())
+    sizes = json.loads(args.cloud.with_name("sizes.json").read_text())
     share = [(-(-rows // args.threads), c_in, c_out) for rows, c_in, c_out in sizes]
     quickest: dict[tuple[str, int, int], Callable[[int], None]] = {}
 
@@ -272,6 +272,7 @@ def quickest_product(kind: str, c_in: int, c_out: int) -> Callable[[int], None]:
 
 def convolutions(args: argparse.Namespace) -> list[Product]:
     """(pairs of neighbours, channels in, channels out) of every convolution of the network on the saved event."""
+    import torch
     from torch import nn
 
     from hpcreco import sparse
@@ -288,11 +289,12 @@ def convolutions(args: argparse.Namespace) -> list[Product]:
             pairs = max(len(inputs[0].features), len(output.features))
         sizes.append((pairs, module.weight.shape[1], module.weight.shape[2]))
 
-    model = UResNet(args.width, args.levels, backend="native").eval()
+    model = UResNet(args.width, args.levels, backend="native")
     for part in model.modules():
         if isinstance(part, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv)):
             part.register_forward_hook(note)
-    model(*cloud(args.folder))  # in evaluation mode with gradients every module is called by itself
+    with torch.no_grad():
+        model(*cloud(args.cloud))
     return sizes
 
 

@@ -114,6 +114,20 @@ def test_frozen_parts_get_no_gradients_and_change_none(frozen: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+def test_hooks_see_their_module_called() -> None:
+    torch.manual_seed(8)
+    network = UResNet(4, 2, repetitions=1)
+    seen = []
+    for name, part in network.named_modules():
+        if isinstance(part, BatchNorm | sparse.SubmanifoldConv | sparse.DownConv | sparse.UpConv):
+            part.register_forward_hook(lambda *_, name=name: seen.append(name))
+    for training in (True, False):
+        network.train(training)
+        with torch.no_grad():
+            network(cloud(50), torch.randn(50, 3))
+    assert len(seen) == 2 * len(set(seen)) == 2 * 19
+
+
 def test_two_ranks_with_the_same_event_are_one_with_it_twice() -> None:
     torch.manual_seed(5)
     layers = Layers(4, 8).double()
