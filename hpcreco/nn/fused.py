@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hpcreco.nn.normalisation import BatchNorm, Reduce, Statistics, parameter_sums, statistics
+from hpcreco.nn import plain_rows
+from hpcreco.nn.normalisation import BatchNorm, Reduce, all_sums, parameter_gradients
 from hpcreco.sparse import DownConv, SparseTensor, SubmanifoldConv, UpConv
 from hpcreco.sparse.maps import TiledMap
 
@@ -28,7 +29,7 @@ def convolved(
     if not (isinstance(pairs, TiledMap) and norm.training) or _watched(norm, conv):
         return conv(x.replace(norm(x.features, x.moments)), **where)
     base, dtype = where.get("base"), conv.weight.dtype
-    y, row, moments = NormalisedConvolution.apply(
+    y, statistics, moments = NormalisedConvolution.apply(
         x.features.to(dtype),
         norm.weight,
         norm.bias,
@@ -37,7 +38,7 @@ def convolved(
         pairs,
         (norm.eps, norm.leakiness, norm.reduce, x.moments),
     )
-    norm.remember(row)
+    norm.remember(statistics)
     return SparseTensor(y, sites, moments)
 
 
@@ -87,14 +88,15 @@ class NormalisedConvolution(torch.autograd.Function):
 
         eps, ctx.leakiness, ctx.reduce, moments = settings
         x = x.detach().contiguous()
-        found, row = statistics(x, gain, bias, eps, ctx.reduce, moments)
-        scale, shift = found.scale.to(x.dtype), found.shift.to(x.dtype)
-        active = rows.activate(x, scale, shift, ctx.leakiness)
-        y, sums = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
-        ctx.save_for_backward(x, weight, *found)
+        sums = all_sums(x, rows.moments(x) if moments is None else moments, ctx.reduce)
+        wide, line, remembered = plain_rows.coefficients(sums, gain, bias, eps)
+        line = line.to(x.dtype)
+        active = rows.activate(x, *line, ctx.leakiness)
+        y, of_output = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
+        ctx.save_for_backward(x, weight, wide, line, sums)
         ctx.pairs, ctx.dtype = pairs, gain.dtype
-        ctx.mark_non_differentiable(row, sums)
-        return y, row, sums
+        ctx.mark_non_differentiable(remembered, of_output)
+        return y, remembered, of_output
 
     @staticmethod
     @once_differentiable
@@ -102,22 +104,20 @@ class NormalisedConvolution(torch.autograd.Function):
         from hpcreco.nn import rows
         from hpcreco.sparse import epilogue, native
 
-        x, weight, *values = ctx.saved_tensors
-        found = Statistics(*values)
-        narrow = found.scale.to(x.dtype), found.shift.to(x.dtype)
+        x, weight, wide, line, sums = ctx.saved_tensors
         grad = grad.contiguous()
         of_x = of_gain = of_bias = of_weight = None
         if ctx.needs_input_grad[3]:
-            active = rows.activate(x, *narrow, ctx.leakiness)
+            active = rows.activate(x, *line, ctx.leakiness)
             of_weight = native.weight_gradient(active, grad, ctx.pairs.forth)
             del active
         if any(ctx.needs_input_grad[:3]):
-            after = native.After(epilogue.GRADIENT_MOMENTS, *narrow, ctx.leakiness, x)
+            after = native.After(epilogue.GRADIENT_MOMENTS, *line, ctx.leakiness, x)
             of_active, local = native.input_gradient(grad, weight, ctx.pairs, after)
-            sums = parameter_sums(found, local)
-            of_bias, of_gain = sums.to(ctx.dtype)
-            slope, offset = found.of_input(sums if ctx.reduce is None else ctx.reduce(sums))
-            of_x = rows.gradient(
-                of_active, x, *narrow, slope.to(x.dtype), offset.to(x.dtype), ctx.leakiness, out=of_active
+            total = parameter_gradients(local, wide)
+            of_bias, of_gain = total.to(ctx.dtype)
+            through = plain_rows.slopes(
+                total if ctx.reduce is None else ctx.reduce(total), wide, sums, x.dtype
             )
+            of_x = rows.gradient(of_active, x, *line, *through, ctx.leakiness, out=of_active)
         return of_x, of_gain, of_bias, of_weight, grad if ctx.needs_input_grad[4] else None, None, None

@@ -139,7 +139,7 @@ def all_sums(x: Tensor, moments: Tensor, reduce: Reduce | None) -> Tensor:
 
 
 def parameter_gradients(local: Tensor, wide: Tensor) -> Tensor:
-    """Gradients of bias and weight (2, C); local: see `plain_rows.gradient_moments`, wide: `plain_rows.coefficients`."""
+    """Gradients of bias and weight (2, C), of this rank; local: `plain_rows.gradient_moments`, wide: `coefficients`."""
     mean, inverse = wide[2], wide[3]
     return torch.stack([local[0], (local[1] - mean * local[0]) * inverse])
 
