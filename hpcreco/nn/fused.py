@@ -91,7 +91,7 @@ class NormalisedConvolution(torch.autograd.Function):
         sums = all_sums(x, rows.moments(x) if moments is None else moments, ctx.reduce)
         wide, line, remembered = plain_rows.coefficients(sums, gain, bias, eps)
         line = line.to(x.dtype)
-        active = rows.activate(x, *line, ctx.leakiness)
+        active = rows.activate(x, line[0], line[1], ctx.leakiness)
         y, of_output = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
         ctx.save_for_backward(x, weight, wide, line, sums)
         ctx.pairs, ctx.dtype = pairs, gain.dtype
@@ -104,20 +104,19 @@ class NormalisedConvolution(torch.autograd.Function):
         from hpcreco.nn import rows
         from hpcreco.sparse import epilogue, native
 
-        x, weight, wide, line, sums = ctx.saved_tensors
+        x, weight, wide, (scale, shift), sums = ctx.saved_tensors
         grad = grad.contiguous()
         of_x = of_gain = of_bias = of_weight = None
         if ctx.needs_input_grad[3]:
-            active = rows.activate(x, *line, ctx.leakiness)
+            active = rows.activate(x, scale, shift, ctx.leakiness)
             of_weight = native.weight_gradient(active, grad, ctx.pairs.forth)
             del active
         if any(ctx.needs_input_grad[:3]):
-            after = native.After(epilogue.GRADIENT_MOMENTS, *line, ctx.leakiness, x)
+            after = native.After(epilogue.GRADIENT_MOMENTS, scale, shift, ctx.leakiness, x)
             of_active, local = native.input_gradient(grad, weight, ctx.pairs, after)
             total = parameter_gradients(local, wide)
             of_bias, of_gain = total.to(ctx.dtype)
-            through = plain_rows.slopes(
-                total if ctx.reduce is None else ctx.reduce(total), wide, sums, x.dtype
-            )
-            of_x = rows.gradient(of_active, x, *line, *through, ctx.leakiness, out=of_active)
+            total = total if ctx.reduce is None else ctx.reduce(total)
+            slope, offset = plain_rows.slopes(total, wide, sums, x.dtype)
+            of_x = rows.gradient(of_active, x, scale, shift, slope, offset, ctx.leakiness, out=of_active)
         return of_x, of_gain, of_bias, of_weight, grad if ctx.needs_input_grad[4] else None, None, None
