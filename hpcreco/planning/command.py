@@ -121,6 +121,8 @@ def _check(args: argparse.Namespace, settings: Run) -> None:
         raise PlanError("--measure makes a measurement, --measured reads one: give one of them")
     if args.measure and not args.output:
         raise PlanError("--measure: say with -o FILE where the measurement goes")
+    if args.plot and args.plot.suffix not in (".png", ".pdf", ".svg"):
+        raise PlanError(f"--plot {args.plot}: name a .png, .pdf or .svg file")
     if args.ranks and args.nodes:
         raise PlanError("--ranks and --nodes say the same: give one of them")
     for name in ("ranks", "nodes"):

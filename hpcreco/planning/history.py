@@ -9,6 +9,9 @@ from hpcreco import attempts
 from hpcreco.planning.prediction import Predictor
 from hpcreco.slurm.pace import pace_of, rows_of
 
+#: relative difference in events per step from which a run's steps are other steps
+_OTHER = 0.2
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -32,11 +35,18 @@ class Evidence:
 
 
 def evidence(output_dir: Path, predictor: Predictor) -> Evidence | None:
-    """The evidence of the run in `output_dir`; None before its second epoch: the first fills caches."""
+    """The evidence of the run in `output_dir`.
+
+    None before its second epoch, for the first fills caches, and when its steps had other numbers of events.
+    """
     if len(rows_of(output_dir)) < 2:
         return None
     pace, starts = pace_of(output_dir), attempts.read(output_dir / "attempts.csv")
     if pace is None or not starts:
         return None
     ranks = starts[-1].ranks
-    return Evidence(output_dir, ranks, pace.step_seconds, predictor.predict(ranks).step)
+    expected = predictor.predict(ranks)
+    events = pace.events_per_second * pace.step_seconds
+    if abs(events / expected.events_per_step - 1) > _OTHER:
+        return None
+    return Evidence(output_dir, ranks, pace.step_seconds, expected.step)

@@ -70,6 +70,7 @@ def test_measuring_alone(config, tmp_path, capsys):
     [
         (["--measure"], "-o FILE"),
         (["--ranks", "2", "-N", "2"], "one of them"),
+        (["--plot", "plan.doc"], "plan.doc"),
         (["--ranks", "0"], "at least 1"),
         (["--ranks-per-node", "0"], "at least 1"),
         (["--measured", "m.json"], "m.json"),
@@ -98,6 +99,7 @@ def test_the_rate_of_a_run_scales_the_prediction(predictor, tmp_path):
     found = history.evidence(tmp_path, made)
     assert (found.ranks, found.measured) == (2, pytest.approx(0.05))
     assert found.factor == pytest.approx(0.05 / 0.02)
+    assert history.evidence(tmp_path, predictor([10.0] * 8, "events", 2)) is None  # other steps
 
 
 def test_the_most_ranks_that_are_efficient_and_fit(predictor):
