@@ -1,4 +1,7 @@
-"""What each rank does when, for a few steps, as a trace that chrome://tracing and ui.perfetto.dev open."""
+"""What each rank does when, for a few steps, as a trace that chrome://tracing and ui.perfetto.dev open.
+
+Times are those of the host: on a GPU, kernels may still run when the call that started them is over.
+"""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def plot(claims: list[Figure], path: Path) -> None:
         panel.set_title(claim.name.replace(": ", ":\n"), fontsize=8)
         panel.set_xticks([])
         panel.set_xlim(-2, 2)
-        panel.set_ylim(0, None)
+        panel.set_ylim(0, 1.15 * max(*claim.values, claim.bar or 0))
     figure.savefig(path, dpi=120)
 
 

@@ -77,7 +77,7 @@ def open_session(folder: Path, ranks: parallel.Parallel, **changes: object) -> S
 
 @dataclass(frozen=True)
 class Between(Session):
-    """A session whose data are in memory, and which lets a peer take each step before the trainer does."""
+    """A session whose data are in memory, and in which a peer takes each step before or after the trainer does."""
 
     rounds: int = 0
     peer: Callable[[Batch], None] = lambda batch: None
@@ -91,13 +91,19 @@ class Between(Session):
         with Session.feed(self, progress) as reading:
             shares = list(islice(reading, self.planner(0).steps_in(0, 1)))
         for number in range(self.rounds):
-            for share, batches in shares:
+            for place, (share, batches) in enumerate(shares):
+                if place % 2 == 0:  # who comes first changes
+                    self._time_peer(batches[0], number)
                 began = time.process_time()
-                self.peer(batches[0])
-                turn = time.process_time()
                 yield share, batches
-                self.bare[number].append(turn - began)
-                self.trained[number].append(time.process_time() - turn)
+                self.trained[number].append(time.process_time() - began)
+                if place % 2:
+                    self._time_peer(batches[0], number)
+
+    def _time_peer(self, batch: Batch, number: int) -> None:
+        began = time.process_time()
+        self.peer(batch)
+        self.bare[number].append(time.process_time() - began)
 
 
 def loop(folder: Path, rounds: int) -> Seconds:
