@@ -31,12 +31,18 @@ class Cuts(NamedTuple):
     whole: np.ndarray
 
 
-@compiled
 def cuts(layout: Layout) -> Cuts:
     """Sum the shares of all columns upward."""
     n_planes, n_z, n_y = layout.strip.shape
     below = np.empty((n_planes, n_z, n_y + 1), np.int64)
     whole = np.empty((n_planes, n_z, layout.span.shape[1]), np.int32)
+    _sum_upward(layout, below, whole)
+    return Cuts(below, whole)
+
+
+@compiled
+def _sum_upward(layout: Layout, below: np.ndarray, whole: np.ndarray) -> None:
+    n_planes, n_z, n_y = layout.strip.shape
     for p in range(n_planes):
         if p == layout.guide:
             continue
@@ -53,7 +59,6 @@ def cuts(layout: Layout) -> Cuts:
                 if y < n_y:
                     total[s] += layout.share[p, z, y]
                     total[s + 1] += SHARE_UNIT - layout.share[p, z, y]
-    return Cuts(below, whole)
 
 
 @compiled

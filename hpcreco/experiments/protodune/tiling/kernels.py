@@ -168,9 +168,9 @@ def tile(
     runs, boxes = np.empty((64, 3), np.int32), np.empty((2, 64, 2 + 2 * n_planes), np.int32)
     where = np.empty(64, np.int64)
     coords, charges = np.empty((1024, 3), np.int32), np.empty((1024, n_planes))
-    n_rows = pixels = 0
+    n_rows = pixels = np.int64(0)  # of this type from the start: literals would be compiled for too
     for x in range(begin, end):
-        n_cells = 0
+        n_cells = np.int64(0)
         for tick in range(x * grid.dx, (x + 1) * grid.dx):
             if not light(layout, slices, grid, tick, work):
                 continue

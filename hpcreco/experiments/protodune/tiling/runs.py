@@ -99,7 +99,7 @@ def slice_runs(
     layout: Layout, work: Scratch, runs: np.ndarray, boxes: np.ndarray
 ) -> tuple[int, np.ndarray, np.ndarray]:
     """The runs (column, low, high) of candidates in the slice whose groups are listed; their number first."""
-    n = 0
+    n = np.int64(0)
     for r in range(1 if layout.guide < 0 else work.n_groups[layout.guide]):
         low, high = 0, layout.strip.shape[1]
         if layout.guide >= 0:

@@ -35,7 +35,6 @@ class Scratch(NamedTuple):
     total: np.ndarray  # float64 (P, same length), its charge from all slices
 
 
-@compiled
 def scratch(layout: Layout, grid: Grid) -> Scratch:
     """Allocate the work space of one worker."""
     n_planes, n_strips, n_z = layout.span.shape[:3]

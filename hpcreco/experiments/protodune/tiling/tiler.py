@@ -126,11 +126,11 @@ class Tiler:
         key = tick.astype(np.int64) * self.n_channels + channel
         if len(key) and not (np.diff(key) > 0).all():
             order = np.argsort(key, kind="stable")
-            key, charge = key[order], charge[order]
+            key, channel, charge = key[order], channel[order], charge[order]
             if (np.diff(key) == 0).any():
                 raise TilingError("a channel has two samples at the same tick")
         offsets = np.searchsorted(key, np.arange(self.n_ticks + 1, dtype=np.int64) * self.n_channels)
-        return layout.Slices(offsets.astype(np.int64), (key % self.n_channels).astype(np.int32), charge)
+        return layout.Slices(offsets.astype(np.int64), channel.astype(np.int32), charge)
 
     def _compiled(self, plan: layout.Layout, slices: layout.Slices, grid: layout.Grid) -> tuple:
         """Workers take the next chunk of slices as they become free; rows are put together in order."""
