@@ -232,7 +232,7 @@ def plot(rows: list[dict[str, object]], path: Path) -> None:
             axis.plot([float(str(row["target"]))], [number], "|", color="C3", markersize=14)
     axis.set_yticks(range(len(rows)), [f"{row['event']}, {row['peer']}" for row in rows])
     axis.set_xscale("log")
-    axis.set_xlabel("seconds per event (median, quartiles; red: target on one core)")
+    axis.set_xlabel("seconds per event: median, quartiles\n(red: target on one core)")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 

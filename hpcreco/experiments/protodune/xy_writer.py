@@ -168,7 +168,7 @@ class XYWriter:
         assert batch.group.name.tpc is not None
         key = (self.geometry.digest, batch.group.name.tpc, options, x.n_ticks, x.n_channels, self.threads)
         if key not in _TILERS:
-            while len(_TILERS) >= _KEPT_TILERS:  # each holds about 40 MB of tables
+            while len(_TILERS) >= _KEPT_TILERS:  # each holds about 120 MB of tables
                 _TILERS.pop(next(iter(_TILERS)))
             face = self.geometry.face(batch.group.name.tpc)
             try:

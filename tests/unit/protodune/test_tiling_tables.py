@@ -77,6 +77,27 @@ def test_a_crowded_slice_of_the_detector_gives_the_same_bits_in_both_engines():
     assert one.pixels > 20_000
 
 
+@pytest.mark.parametrize("downsample", [(1, 1, 1), (4, 4, 4), (3, 2, 2)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_slices_know_nothing_of_each_other(downsample, threads):
+    """Nothing stays from slice to slice: same strips in a row, then silence, then the same again, then others."""
+    rng = np.random.default_rng(6)
+    many, few = np.flatnonzero(rng.random(40) < 0.6), np.arange(0, 40, 3)
+    lit = [many, many, [], many, few, few, few, many, [], [], few, few]
+    tick = np.repeat(np.arange(12), [len(channels) for channels in lit])
+    channel = np.concatenate(lit).astype(int)
+    options = TilingOptions(downsample=downsample)
+    tilers = [
+        Tiler(FACE, options, n_ticks=12, n_channels=40, threads=threads, engine=engine)
+        for engine in ("numba", "numpy")
+    ]
+    for choice in ([900.0], [5e-4, 900.0, -40.0]):  # the second changes what is lit, too
+        value = rng.choice(choice, len(tick)) * (1 + rng.random(len(tick)))
+        one, other = (t.tile(tick, channel, value) for t in tilers)
+        assert same(one, other)
+        assert one.pixels > 50
+
+
 def test_charge_is_conserved_far_beyond_the_precision_of_the_file():
     tick, channel, value = random_samples(17)
     tiles = tiler(FACE, TilingOptions(downsample=(4, 4, 4))).tile(tick, channel, value, exact=True)

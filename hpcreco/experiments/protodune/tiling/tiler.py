@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -138,7 +139,7 @@ class Tiler:
         n_slices = self.n_ticks // grid.dx
         n_chunks = min(n_slices, 1 if self.threads == 1 else self.threads * _CHUNKS_PER_THREAD)
         edges = np.linspace(0, n_slices, n_chunks + 1).astype(int)
-        parts: list[tuple[np.ndarray, np.ndarray, int]] = [None] * n_chunks
+        parts: list[Any] = [None] * n_chunks
         waiting = iter(range(n_chunks))
 
         def work() -> None:
@@ -153,7 +154,11 @@ class Tiler:
             work()
             for other in others:
                 other.result()
-        coords, charges, pixels = zip(*parts, strict=True)
         if n_chunks == 1:
-            return coords[0], charges[0], lost, pixels[0]
-        return np.concatenate(coords), np.concatenate(charges), lost, sum(pixels)
+            coords, charges, pixels = parts[0]
+            return coords, charges, lost, pixels
+        pixels = sum(part[2] for part in parts)
+        coords = np.concatenate([part[0] for part in parts])
+        rest = [part[1] for part in parts]
+        parts.clear()  # fine candidates are many: their coordinates are not held twice
+        return coords, np.concatenate(rest), lost, pixels
