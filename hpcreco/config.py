@@ -336,10 +336,11 @@ def within_budget(rank_budget: float | None, info: ValidationInfo) -> float | No
 
 
 class Loading(Strict):
-    """Reader threads per rank and steps read ahead."""
+    """Reader threads per rank, steps read ahead, and a folder on each node's own storage to copy the shards to."""
 
     workers: int = Field(default=1, ge=1)
     prefetch: int = Field(default=2, ge=1)
+    stage: Path | None = None
 
 
 class Store(Strict):

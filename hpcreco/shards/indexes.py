@@ -32,6 +32,7 @@ class Index:
     first: np.ndarray  # int64 (n_shards + 1): global number of each shard's first event
     rows: dict[str, np.ndarray]  # table -> int64 (n_events)
     on_disk: bool = True  # False: `paths` are names, events are made (see `shards.made`)
+    staged: tuple[str, ...] = ()  # unpacked copies to read instead (see `shards.staging`)
 
     @property
     def n_shards(self) -> int:
@@ -171,7 +172,8 @@ class Pool:
 
     def _opened(self, number: int) -> Shard | Made:
         if self.index.on_disk:
-            return Shard(self.index.paths[number], self.schema)
+            staged = self.index.staged[number] if self.index.staged else None
+            return Shard(self.index.paths[number], self.schema, staged)
         return Made(self.index, number)
 
     @contextlib.contextmanager

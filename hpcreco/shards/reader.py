@@ -93,14 +93,21 @@ def check_identity(path: Path, attributes: dict[str, Any], schema: Schema | None
 class Shard:
     """A complete shard, open for reading. Reads are thread-safe; a context manager closes it.
 
+    copy: a file of the same content to read instead, as long as it is there; the shard keeps its own path.
+
     Raises ShardError, naming the path and a remedy, for a file that is truncated, incomplete or of another
     schema.
     """
 
-    def __init__(self, path: str | os.PathLike[str], schema: Schema | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema: Schema | None = None,
+        copy: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.schema = schema
-        self._file = open_hdf5(self.path)
+        self._file = open_hdf5(Path(copy) if copy is not None and Path(copy).is_file() else self.path)
         self._descriptor = -1
         self._lock = threading.Lock()
         self._offsets: dict[str, np.ndarray] = {}

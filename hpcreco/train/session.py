@@ -20,6 +20,7 @@ from hpcreco.data.plan import StepPlanner
 from hpcreco.data.sharing import Share, share
 from hpcreco.nn.normalisation import synchronise
 from hpcreco.parallel import Parallel
+from hpcreco.train.staging import on_all, staged
 from hpcreco.train.state import Progress
 from hpcreco.train.task import Pace, Stage, Task
 
@@ -62,28 +63,18 @@ def open_part(
         return index, np.asarray(found.load("cost")(run, index), np.float64)
 
     index, costs = on_root(parallel, finish)
+    if run.loading.stage is not None:
+        index = staged(index, run.loading.stage, parallel)
     return Part(index, costs, EventDataset(index, task.read(run, name == "train"), run.seed))
 
 
 def _looked_into(files: Sequence[Path], parallel: Parallel) -> list[shards.Entry] | None:
     """The entries of all files in their order, on rank 0; what one rank cannot read is an error on all."""
-    mine: list[shards.Entry] = []
-    error: Exception | None = None
-    try:
-        mine = [shards.entry(path) for path in files[parallel.rank :: parallel.size]]
-    except Exception as caught:  # noqa: BLE001  (raised again on every rank)
-        error = caught
-    everyone = parallel.gather_object((mine, error))
-
-    def check() -> None:
-        for _, failed in everyone or ():
-            if failed is not None:
-                raise failed
-
-    on_root(parallel, check)
+    mine = files[parallel.rank :: parallel.size]
+    everyone = on_all(parallel, lambda: [shards.entry(path) for path in mine])
     if everyone is None:
         return None
-    return [everyone[number % parallel.size][0][number // parallel.size] for number in range(len(files))]
+    return [everyone[number % parallel.size][number // parallel.size] for number in range(len(files))]
 
 
 @dataclass(frozen=True)

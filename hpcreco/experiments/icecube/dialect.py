@@ -87,7 +87,11 @@ def _run(written: Dialect, made: settings.Settings, output_dir: Path) -> Run:
             "seed": written.seed,
             "iterations": training.num_training_iterations,
             "steps": _steps(written),
-            "loading": {"workers": training.workers, "prefetch": training.prefetch},
+            "loading": {
+                "workers": training.workers,
+                "prefetch": training.prefetch,
+                "stage": training.stage,
+            },
             "save": {"every": training.save_frequency, "unit": "steps"},
             "validate_every": {"every": training.validation_frequency, "unit": "steps"},
             "validation_events": _validation_events(written),

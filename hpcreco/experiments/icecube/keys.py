@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
@@ -75,6 +76,7 @@ class Training(Strict):
     precision: str = "float32"
     workers: int = Field(default=1, ge=1)
     prefetch: int = Field(default=2, ge=1)
+    stage: Path | None = None  # folder on each node's own storage: shards are copied there, unpacked
     micro_cost: float = Field(default=math.inf, gt=0)
 
 

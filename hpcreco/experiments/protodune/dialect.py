@@ -72,7 +72,11 @@ def normalise(raw: Mapping[str, Any], lenient: bool = False) -> Run:
             "epochs": train.n_epochs,
             "iterations": train.iterations,
             "steps": _steps(written.data),
-            "loading": {"workers": written.data.workers, "prefetch": written.data.prefetch},
+            "loading": {
+                "workers": written.data.workers,
+                "prefetch": written.data.prefetch,
+                "stage": written.data.stage,
+            },
             "store": _store(written.store_inference),
             "device": written.device,
             "threads": written.threads,

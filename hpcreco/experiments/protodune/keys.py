@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -64,6 +65,7 @@ class Data(Strict):
     micro_cost: float = Field(default=math.inf, gt=0)
     workers: int = Field(default=1, ge=1)
     prefetch: int = Field(default=2, ge=1)
+    stage: Path | None = None  # folder on each node's own storage: shards are copied there, unpacked
 
     _within_budget = field_validator("rank_budget")(within_budget)
 

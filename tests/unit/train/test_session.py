@@ -51,15 +51,20 @@ def on_ranks(size, work):
         return list(pool.map(one, range(size)))
 
 
-@pytest.fixture
-def paths(tmp_path):
-    paths = [tmp_path / f"{number}.h5" for number in range(5)]
+def few_shards(folder):
+    """Five shards of no, one and two events."""
+    paths = [folder / f"{number}.h5" for number in range(5)]
     for number, path in enumerate(paths):
         with shards.ShardWriter(path, SCHEMA, {}) as writer:
             for event in range(number % 3):
                 rows = np.full(number + event, event, np.float32)
                 writer.append(event + 10 * number, {"points": {"x": rows}})
     return paths
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return few_shards(tmp_path)
 
 
 def part_of(parallel, paths):
@@ -69,7 +74,9 @@ def part_of(parallel, paths):
         ]
     )
     task = SimpleNamespace(read=lambda run, training: None)
-    return session.open_part(found, task, SimpleNamespace(seed=0), parallel, "train")
+    return session.open_part(
+        found, task, SimpleNamespace(seed=0, loading=SimpleNamespace(stage=None)), parallel, "train"
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -12,7 +12,7 @@ from hpcreco.experiments.protodune.settings import Named, Sources
 
 #: keys of `data:` that are about steps and reading, whatever the data set
 _SHARED = (
-    "name", "batch_size", "event_batch", "cost_budget", "rank_budget", "micro_cost", "workers", "prefetch",
+    "name", "batch_size", "event_batch", "cost_budget", "rank_budget", "micro_cost", "workers", "prefetch", "stage",
     "use_dist_sampler_train", "use_dist_sampler_valid",
 )  # fmt: skip
 
