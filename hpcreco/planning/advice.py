@@ -78,8 +78,12 @@ def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> 
             "by cost; what is learned does not depend on the ranks"
         )
     if last.ranks > most:
-        what = "files in an epoch" if planner.mode == "files" else "events in a step"
-        yield f"more than {most} ranks would be idle: there are {most} {what}; larger steps keep more of them busy"
+        few = (
+            "files in an epoch"
+            if planner.mode == "files"
+            else "events in a step; larger steps keep more of them busy"
+        )
+        yield f"more than {most} ranks would be idle: there are {most} {few}"
     memory = nodes.memory(predictor.measured.device != "cpu")
     largest = max(rows, key=lambda row: row.memory)
     if memory is not None and largest.memory > memory:

@@ -66,7 +66,7 @@ def table(rows: Iterable[Prediction], nodes: Nodes) -> str:
 def _cells(row: Prediction, nodes: Nodes) -> Sequence[object]:
     count = nodes.count(row.ranks)
     hours = "" if row.run is None else f"{count * row.run / 3600:.3g}"
-    shares = [f"{getattr(row, name):.2f}" for name in ("efficiency", *LOSSES)]
+    shares = [f"{round(getattr(row, name), 2) + 0.0:.2f}" for name in ("efficiency", *LOSSES)]  # no -0.00
     run = "" if row.run is None else duration(row.run)
     memory = f"{row.memory / 1e9:.2f} GB"
     return [

@@ -291,8 +291,8 @@ def plot(rows: list[dict[str, Any]], seconds: dict[int, list[float]], path: Path
         unit = 1e6 if name == "bytes_read" else 1
         panel.bar(PEERS, [shown[peer][name] / unit for peer in PEERS], color=("0.7", "C0"))
         panel.set_title(f"{title}, one rank", fontsize=9)
-    panels[4].bar([str(r) for r in seconds], [min(taken) for taken in seconds.values()], color="C0")
-    panels[4].set_title(f"seconds to index {SHARDS} shards, by ranks", fontsize=9)
+    panels[4].bar([f"{r} rank(s)" for r in seconds], [min(taken) for taken in seconds.values()], color="C0")
+    panels[4].set_title(f"index of {SHARDS} shards, s", fontsize=9)
     figure.savefig(path, dpi=120)
 
 
