@@ -59,6 +59,28 @@ def patterns(table, masks, n, N_OFFSETS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def occupy(
+    table, lists, counts, flags, n, n_tiles, N_OFFSETS: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Which offsets have neighbours in a tile of BLOCK columns; one program per tile.
+
+    lists (n_tiles, K): these offsets, ascending, in the first counts[tile] places; flags (K, n_tiles) int8: 0 or 1.
+    """
+    tile = tl.program_id(0)
+    columns = tile * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < n
+    row = table + columns
+    count = 0
+    for k in range(N_OFFSETS):
+        there = tl.max(tl.load(row, mask=inside, other=-1), axis=0) >= 0
+        tl.store(lists + tile * N_OFFSETS + count, k, mask=there)
+        tl.store(flags + k * n_tiles + tile, there.to(tl.int8))
+        count += there.to(tl.int32)
+        row += n
+    tl.store(counts + tile, count)
+
+
+@triton.jit
 def convolve(
     out, x, weight, base, table, order, lists, counts, n_out, c_in, c_out, n_offsets,
     stride_k, stride_in, stride_out,

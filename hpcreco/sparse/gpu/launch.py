@@ -121,30 +121,35 @@ def _deepest(x: Tensor) -> int:
     return 32 if tuning.float32_products() == "tf32" else 16
 
 
-def _occupied(table: Table, size: int) -> Tensor:
-    """(K, tiles): whether any column of a tile of `size` columns has a neighbour at the offset."""
-    missing = -table.n_out % size
-    there = torch.nn.functional.pad(table.rows, (0, missing), value=-1).view(len(table.rows), -1, size)
-    return there.amax(2) >= 0
-
-
 def _offsets_of_tiles(table: Table, size: int) -> tuple[Tensor, Tensor]:
-    """For each tile its offsets with neighbours first, ascending, (tiles, K) int32, and how many they are, (tiles,)."""
+    """For each tile of `size` columns its offsets with neighbours first, ascending, (tiles, K) int32, and how many they
+    are, (tiles,).
+    """
     if ("offsets", size) not in table.tiles:
-        table.tiles["offsets", size] = _first_true(_occupied(table, size).t())
+        _occupy(table, size)
     return table.tiles["offsets", size]
 
 
 def _tiles_of_offsets(table: Table, size: int) -> tuple[Tensor, Tensor]:
     """For each offset the tiles with neighbours first, ascending, (K, tiles) int32, and how many these are, (K,)."""
     if ("tiles", size) not in table.tiles:
-        table.tiles["tiles", size] = _first_true(_occupied(table, size))
+        flags = _occupy(table, size)
+        first = torch.argsort(flags, dim=1, descending=True, stable=True)
+        table.tiles["tiles", size] = first.int(), flags.sum(1, dtype=torch.int32)
     return table.tiles["tiles", size]
 
 
-def _first_true(flags: Tensor) -> tuple[Tensor, Tensor]:
-    places = torch.argsort(flags.logical_not().to(torch.uint8), dim=1, stable=True)
-    return places.int().contiguous(), flags.sum(1, dtype=torch.int32)
+def _occupy(table: Table, size: int) -> Tensor:
+    """Fills in the offsets of all tiles; returns (K, tiles) int8: 1 where a tile has a neighbour at an offset."""
+    n_offsets, n = table.rows.shape
+    n_tiles = -(-n // size)
+    lists = table.rows.new_empty(n_tiles, n_offsets)
+    counts, flags = table.rows.new_empty(n_tiles), table.rows.new_empty(n_offsets, n_tiles, dtype=torch.int8)
+    kernels.occupy[(n_tiles,)](
+        table.rows, lists, counts, flags, n, n_tiles, N_OFFSETS=n_offsets, BLOCK=size, enable_fp_fusion=True
+    )
+    table.tiles["offsets", size] = lists, counts
+    return flags
 
 
 @contextmanager

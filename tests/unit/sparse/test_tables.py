@@ -106,6 +106,24 @@ def test_large_clouds_are_searched_and_gathered_in_parts(monkeypatch: pytest.Mon
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("size", [16, 64])
+def test_tiles_know_their_offsets_and_offsets_their_tiles(size: int) -> None:
+    from hpcreco.sparse.gpu import launch
+
+    table = maps.submanifold_map(pack(cloud(90)), (3, 3, 3), "triton").forth
+    there = [
+        [bool((part >= 0).any()) for part in rows.split(size)]
+        for rows in table.rows  # (K, tiles)
+    ]
+    assert not all(map(all, there))
+    offsets, counts = launch._offsets_of_tiles(table, size)
+    found = [row[:count] for row, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
+    assert found == [[k for k, has in enumerate(column) if has] for column in zip(*there, strict=True)]
+    tiles, counts = launch._tiles_of_offsets(table, size)
+    found = [row[:count] for row, count in zip(tiles.tolist(), counts.tolist(), strict=True)]
+    assert found == [[tile for tile, has in enumerate(row) if has] for row in there]
+
+
 def test_an_ordered_table_has_like_columns_side_by_side() -> None:
     from hpcreco.sparse.gpu import launch
 

@@ -20,7 +20,7 @@ from hpcreco.sparse.tables import Table
 
 ROWS, OFFSETS = 5000, 27
 KERNELS = {
-    kernels: ("search", "patterns", "convolve", "weight_gradient"),
+    kernels: ("search", "patterns", "occupy", "convolve", "weight_gradient"),
     gpu_kernels: (
         "moments",
         "gradient_moments",

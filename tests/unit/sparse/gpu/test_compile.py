@@ -26,7 +26,7 @@ def test_kernels_compile(capability: int, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     found = [json.loads(line) for line in run.stdout.splitlines()]
-    of_convolution = {"search", "patterns", "convolve", "weight_gradient"}
+    of_convolution = {"search", "patterns", "occupy", "convolve", "weight_gradient"}
     of_batch_norm = {
         "moments",
         "gradient_moments",

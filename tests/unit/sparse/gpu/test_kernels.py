@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import pytest
@@ -86,6 +87,29 @@ def test_float32_equals_the_cpu(name: str) -> None:
 def test_other_precisions(dtype: torch.dtype) -> None:
     case = Case((3, 16, 20, 5), (3, 1, 3), rows=40)
     agree(network("triton", case, dtype), network("numba", case, torch.float64), TOLERANCES[dtype])
+
+
+def test_a_whole_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """UResNet with its batch norm, by the path that the environment names."""
+    from hpcreco.nn.uresnet import UResNet
+
+    torch.manual_seed(3)
+    model = UResNet(2, 2, repetitions=1, leakiness=0.2).double()
+    coords = torch.cat([torch.randint(0, 2, (30, 1)), torch.randint(0, 5, (30, 3))], 1).int()
+    features = torch.randn(30, 3)
+
+    def trained(path: str, dtype: torch.dtype) -> list[Tensor]:
+        monkeypatch.setenv("HPCRECO_SPARSE_PATH", path)
+        device = torch.device("cpu") if path == "numba" else DEVICE
+        network_ = copy.deepcopy(model).to(device, dtype)
+        rows = network_(coords.to(device), features.to(device, dtype)).rows
+        gradients = torch.autograd.grad(rows.square().sum(), list(network_.parameters()))
+        network_.eval()
+        with torch.no_grad():
+            later = network_(coords.to(device), features.to(device, dtype)).rows
+        return [tensor.detach().cpu().double() for tensor in (rows, later, *gradients)]
+
+    agree(trained("triton", torch.float32), trained("numba", torch.float64), 1e-4)
 
 
 def test_narrow_products_are_summed_in_float32() -> None:
