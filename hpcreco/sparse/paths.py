@@ -15,6 +15,8 @@ VARIABLE = "HPCRECO_SPARSE_PATH"
 PATHS = ("numba", "triton", "torch")
 OLDEST = (8, 0)
 """Compute capability from which on the Triton kernels are used: the first with bfloat16 and TF32 products."""
+OLDEST_TRITON = (3, 3)
+"""Older ones stop with an error of their own in the pass that loads ahead; torch 2.7 brings 3.3."""
 
 
 def choose(device: torch.device) -> str:
@@ -45,6 +47,10 @@ def triton_problem(device: torch.device) -> str | None:
         return (
             "triton is not installed (pip install 'hpcreco[gpu-kernels]'; torch's CUDA builds bring it along)"
         )
+    if (version := triton_version()) < OLDEST_TRITON:
+        return "triton {}.{} is too old, {}.{} (of torch 2.7) or newer is needed".format(
+            *version, *OLDEST_TRITON
+        )
     if interpreted():
         return None
     if device.type != "cuda":
@@ -52,6 +58,14 @@ def triton_problem(device: torch.device) -> str | None:
     if torch.version.cuda and torch.cuda.get_device_capability(device) < OLDEST:
         return f"its kernels need compute capability {OLDEST[0]}.{OLDEST[1]} or newer"
     return None
+
+
+def triton_version() -> tuple[int, int]:
+    """Major and minor version of the Triton that is installed."""
+    import triton
+
+    major, minor, *_ = triton.__version__.split(".")
+    return int(major), int(minor)
 
 
 def interpreted() -> bool:

@@ -82,6 +82,13 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         paths.choose(GPU)
 
 
+def test_an_old_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert paths.triton_version() >= paths.OLDEST_TRITON
+    monkeypatch.setattr(paths, "triton_version", lambda: (3, 2))
+    expected = "triton 3.2 is too old, 3.3 (of torch 2.7) or newer is needed"
+    assert paths.triton_problem(GPU) == expected
+
+
 def test_old_gpus_use_torch_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setattr(paths, "find_spec", lambda name: True)
