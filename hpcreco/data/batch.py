@@ -110,9 +110,8 @@ def collate(
         offsets[table] = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
         for field in fields:
             parts = [event.tables[table][field] for event in events] or [fields[field]]
-            array = _stack(parts, f"{table}/{field}")
-            if field == COORDINATES:
-                array = _with_slots(array, counts)
+            _check_alike(parts, f"{table}/{field}")
+            array = _with_slots(parts) if field == COORDINATES else _stack(parts)
             tensors[f"{table}/{field}"] = torch.from_numpy(array)
     return Batch(tensors, offsets, len(events), tuple(refs), tuple(float(c) for c in costs))
 
@@ -130,20 +129,29 @@ def _row_count(event: Event, table: str, fields: Mapping[str, np.ndarray]) -> in
     return next(iter(counts.values()), 0)
 
 
-def _stack(parts: Sequence[np.ndarray], name: str) -> np.ndarray:
-    """The parts along the first axis, in a dtype torch can compute with."""
+def _check_alike(parts: Sequence[np.ndarray], name: str) -> None:
+    """Raise BatchError for parts of different dtypes or widths."""
     kinds = {(part.dtype, part.shape[1:]) for part in parts}
     if len(kinds) > 1:
         described = ", ".join(sorted(f"{dtype}{list(shape)}" for dtype, shape in kinds))
         raise BatchError(f"{name}: the events of one batch differ in dtype or width: {described}")
+
+
+def _stack(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The parts along the first axis, in a dtype torch can compute with."""
     array = np.concatenate(parts)
     dtype: np.dtype = array.dtype.newbyteorder("=")
     return np.ascontiguousarray(array, _SIGNED.get(dtype, dtype))
 
 
-def _with_slots(coords: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _with_slots(parts: Sequence[np.ndarray]) -> np.ndarray:
     """int32 (rows, 1 + width): coordinates behind the slot of their event."""
-    if coords.ndim != 2:
-        raise BatchError(f"coordinates must be (rows, width), found the shape {coords.shape}")
-    slots = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-    return np.concatenate([slots[:, None], coords.astype(np.int32)], axis=1)
+    if parts[0].ndim != 2:
+        raise BatchError(f"coordinates must be (rows, width), found the shape {parts[0].shape}")
+    placed = np.empty((sum(map(len, parts)), 1 + parts[0].shape[1]), np.int32)
+    end = 0
+    for slot, part in enumerate(parts):
+        begin, end = end, end + len(part)
+        placed[begin:end, 0] = slot
+        placed[begin:end, 1:] = part
+    return placed

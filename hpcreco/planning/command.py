@@ -137,7 +137,8 @@ def _session(settings: Run, found: Experiment, ranks: object) -> Session:
     from hpcreco.train.session import Session, open_part
 
     alone = settings.parallel.model_copy(update={"sync_batch_norm": False})
-    settings = settings.model_copy(update={"parallel": alone})
+    in_place = settings.loading.model_copy(update={"stage": None})
+    settings = settings.model_copy(update={"parallel": alone, "loading": in_place})
     task = found.task_of(settings)
     parts = [open_part(found, task, settings, ranks, name) for name in ("train", "validation")]  # type: ignore[arg-type]
     if parts[0] is None or parts[0].index.n_events == 0:
