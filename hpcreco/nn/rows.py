@@ -16,26 +16,46 @@ from hpcreco.sparse import epilogue
 from hpcreco.sparse.jit import compiled, launch, workers
 
 BLOCK = 512
+SMALL = 30_000
+"""Numbers in a matrix up to which one thread is faster than several."""
 
 
 def moments(x: Tensor) -> Tensor:
     """See plain_rows.moments."""
     partial = np.zeros((workers(), 2, x.shape[1]))
-    launch(_moments, _array(x), partial)
+    launch(_moments, _array(x), partial, small=x.numel() < SMALL)
     return torch.from_numpy(partial.sum(0))
 
 
 def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
     """See plain_rows.activate."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    launch(_activate, _array(y), _array(x), _array(scale), _array(shift), leakiness, workers())
+    launch(
+        _activate,
+        _array(y),
+        _array(x),
+        _array(scale),
+        _array(shift),
+        leakiness,
+        workers(),
+        small=x.numel() < SMALL,
+    )
     return y
 
 
 def gradient_moments(grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
     """See plain_rows.gradient_moments."""
     partial = np.zeros((workers(), 2, x.shape[1]))
-    launch(_gradient_moments, _array(grad), _array(x), _array(scale), _array(shift), leakiness, partial)
+    launch(
+        _gradient_moments,
+        _array(grad),
+        _array(x),
+        _array(scale),
+        _array(shift),
+        leakiness,
+        partial,
+        small=x.numel() < SMALL,
+    )
     return torch.from_numpy(partial.sum(0))
 
 
@@ -52,7 +72,16 @@ def gradient(
     """See plain_rows.gradient; written to `out` where it is given, which may be grad."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format) if out is None else out
     vectors = [_array(v) for v in (scale, shift, slope, offset)]
-    launch(_gradient, _array(out), _array(grad), _array(x), *vectors, leakiness, workers())
+    launch(
+        _gradient,
+        _array(out),
+        _array(grad),
+        _array(x),
+        *vectors,
+        leakiness,
+        workers(),
+        small=x.numel() < SMALL,
+    )
     return out
 
 

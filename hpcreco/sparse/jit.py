@@ -34,13 +34,14 @@ def workers() -> int:
     return torch.get_num_threads()
 
 
-def launch(kernel: Callable, *arguments: Any) -> Any:
+def launch(kernel: Callable, *arguments: Any, small: bool = False) -> Any:
     """Call a parallel kernel on torch's number of threads, also beside other Python threads that launch
-    kernels.
+    kernels. small: on one thread, because the work takes less time than waking another; a kernel's result depends on
+    the number of workers it is given, not on that of the threads.
     """
     with _one_at_a_time:
         threads = workers()
-        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(1 if small else min(threads, numba.config.NUMBA_NUM_THREADS))
         if (
             workers() != threads
         ):  # numba, as it starts its threads, sets the number of OpenMP's, which is torch's

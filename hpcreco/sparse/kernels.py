@@ -148,20 +148,25 @@ def _add_products_of_16(out, x, weight, w, c_out, pair_out, pair_in, lo, hi, lan
 
 
 @compiled(parallel=True)
-def weight_gradient(partial, x, grad, starts, pair_out, pair_in, lanes):
-    """partial[worker, k] = sum over the worker's pairs (o, i) of offset k of outer(x[i], grad[o]).
+def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
+    """total[k] = sum over the pairs (o, i) of offset k of outer(x[i], grad[o]).
 
-    partial (workers, K, C_in, C_out) zeros on entry, x (N_in, C_in), grad (N_out, C_out), C_out a multiple
-    of `lanes`.
+    total (K, C_in, C_out), partial (workers - 1, K, C_in, C_out): the first worker's place and the others', whose
+    sums are added in their order; x (N_in, C_in), grad (N_out, C_out), C_out a multiple of `lanes`.
     """
-    workers, n_offsets, c_in, c_out = partial.shape
-    n_tiles = starts.shape[0]
+    n_offsets, c_in, c_out = total.shape
+    workers, n_tiles = partial.shape[0] + 1, starts.shape[0]
     for worker in prange(workers):
-        total = partial[worker]
+        mine = partial[worker - 1] if worker else total
+        mine[:] = 0
         for tile in range(worker, n_tiles, workers):
             for k in range(n_offsets):
                 lo, hi = starts[tile, k], starts[tile, k + 1]
-                _add_outer(total, k * c_in * c_out, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
+                if lo < hi:
+                    _add_outer(mine, k * c_in * c_out, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
+    for k in prange(n_offsets):
+        for worker in range(1, workers):
+            total[k] += partial[worker - 1, k]
 
 
 @compiled()

@@ -4,6 +4,7 @@ coordinates.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class TiledPairs:
     pair_in: np.ndarray
     n_out: int
 
+    @functools.cached_property
+    def count(self) -> int:
+        """Number of pairs."""
+        return int((self.starts[:, -1] - self.starts[:, 0]).sum())
+
 
 @dataclass(frozen=True)
 class TiledMap:
@@ -43,6 +49,9 @@ class TiledMap:
         """The map of the transposed convolution."""
         return TiledMap(self.back, self.forth, self.mirrored)
 
+
+SMALL = 20_000
+"""Neighbours to look for, up to which one thread is faster than several."""
 
 KernelMap = TiledMap | TableMap | SameRows
 
@@ -70,7 +79,17 @@ def _neighbours(keys: np.ndarray, deltas: np.ndarray, length: int) -> TiledPairs
     most = len(keys) * len(deltas)  # memory that is never written to is never taken
     pair_out, pair_in = np.empty(most, np.int32), np.empty(most, np.int32)
     keys = np.append(keys, np.iinfo(np.int64).max)
-    launch(search.find_pairs, keys, deltas[::length].copy(), length, starts, pair_out, pair_in, workers())
+    launch(
+        search.find_pairs,
+        keys,
+        deltas[::length].copy(),
+        length,
+        starts,
+        pair_out,
+        pair_in,
+        workers(),
+        small=most < SMALL,
+    )
     return TiledPairs(starts, pair_out, pair_in, len(keys) - 1)
 
 

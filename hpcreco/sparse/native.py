@@ -17,6 +17,9 @@ from hpcreco.sparse.maps import KernelMap, TiledMap, TiledPairs, strided_map, su
 from hpcreco.sparse.tables import TableMap
 from hpcreco.sparse.tensor import Triple, unpack
 
+SMALL = 1_000_000
+"""Multiplications of a convolution up to which one thread is faster than several."""
+
 
 class NativeSites:
     """Active sites in the order of their packed coordinates; every kernel map is built once and shared by all
@@ -151,6 +154,7 @@ def convolve(
         sums,
         workers(),
         lanes,
+        small=pairs.count * weight.shape[1] * width < SMALL,
     )
     narrow = out if out.shape[1] == width else out[:, :width].contiguous()
     return narrow, torch.from_numpy(sums.sum(0))
@@ -168,10 +172,12 @@ def weight_gradient(x: Tensor, grad: Tensor, pairs: TiledPairs) -> Tensor:
     """Sum over the pairs (o, i) of outer(x[i], grad[o]); (K, C_in, C_out)."""
     lanes, width = simd.lanes(x.dtype), grad.shape[1]
     grad = _padded(grad, lanes)
-    partial = x.new_zeros(workers(), pairs.starts.shape[1] - 1, x.shape[1], grad.shape[1])
-    arguments = (_array(partial), _array(x), _array(grad), pairs.starts, pairs.pair_out, pairs.pair_in)
-    launch(kernels.weight_gradient, *arguments, lanes)
-    return partial.sum(0)[..., :width]
+    small = pairs.count * x.shape[1] * width < SMALL
+    total = x.new_empty(pairs.starts.shape[1] - 1, x.shape[1], grad.shape[1])
+    partial = x.new_empty(0 if small else workers() - 1, *total.shape)
+    arguments = (*map(_array, (total, partial, x, grad)), pairs.starts, pairs.pair_out, pairs.pair_in)
+    launch(kernels.weight_gradient, *arguments, lanes, small=small)
+    return total[..., :width]
 
 
 def _padded(tensor: Tensor, lanes: int) -> Tensor:

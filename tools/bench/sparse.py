@@ -283,8 +283,7 @@ def convolutions(args: argparse.Namespace) -> list[Product]:
     def note(module: nn.Module, inputs: tuple, output: sparse.SparseTensor) -> None:
         assert isinstance(module, (sparse.SubmanifoldConv, sparse.DownConv, sparse.UpConv))
         if isinstance(module, sparse.SubmanifoldConv):
-            starts = module.route(inputs[0])[1].forth.starts
-            pairs = int((starts[:, -1] - starts[:, 0]).sum())
+            pairs = module.route(inputs[0])[1].forth.count
         else:
             pairs = max(len(inputs[0].features), len(output.features))
         sizes.append((pairs, module.weight.shape[1], module.weight.shape[2]))

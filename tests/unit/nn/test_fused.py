@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from hpcreco import sparse
-from hpcreco.nn import fused
+from hpcreco.nn import fused, rows
 from hpcreco.nn.normalisation import BatchNorm
 from hpcreco.nn.uresnet import UResNet
-from hpcreco.sparse import SparseTensor
+from hpcreco.sparse import SparseTensor, maps, native
 
 
 def cloud(rows: int, events: int = 3, seed: int = 0) -> Tensor:
@@ -52,6 +52,17 @@ class Layers(torch.nn.Module):
         return how(self.norms[3], self.last, back).features
 
 
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Threads of torch, to which also small work is shared out."""
+    for module in (rows, native, maps):
+        monkeypatch.setattr(module, "SMALL", 0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
 def run(layers: Layers, coords: Tensor, rows: Tensor, base: Tensor, how: Callable) -> list[Tensor]:
     """Output, gradients, statistics remembered."""
     state = {name: value.clone() for name, value in layers.state_dict().items()}
@@ -67,6 +78,7 @@ def run(layers: Layers, coords: Tensor, rows: Tensor, base: Tensor, how: Callabl
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-4)], ids=str)
 @pytest.mark.parametrize("widths", [(3, 5), (16, 16), (20, 32)], ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 700])
+@pytest.mark.usefixtures("threads")
 def test_training_is_that_of_the_modules_one_by_one(
     widths: tuple[int, int], rows: int, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -96,6 +108,7 @@ def test_gradients_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(function, inputs)
 
 
+@pytest.mark.usefixtures("threads")
 def test_two_runs_are_bitwise_equal() -> None:
     torch.manual_seed(3)
     layers, features, base = Layers(16, 32), torch.randn(700, 16, requires_grad=True), torch.randn(32)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hpcreco import sparse
+from hpcreco.sparse import native
 from hpcreco.sparse.native import NativeSites
 
 SIZE = (8, 12, 6)
@@ -176,6 +177,24 @@ def test_outputs_do_not_depend_on_the_number_of_threads() -> None:
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+def test_work_left_to_one_thread_has_the_same_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = cloud("dense enough for duplicates")
+    torch.manual_seed(5)
+    rows, conv = torch.randn(len(coords), 3), sparse.SubmanifoldConv(3, 16).double()
+    before = torch.get_num_threads()
+    results = []
+    try:
+        torch.set_num_threads(3)
+        for small in (0, 10**9):
+            monkeypatch.setattr(native, "SMALL", small)
+            y = conv(sparse.voxelize(coords, rows.double())[0]).features
+            results.append((y, torch.autograd.grad(y.square().sum(), conv.weight)[0]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-12, atol=1e-12)
 
 
 def test_autocast_keeps_full_precision() -> None:
