@@ -151,7 +151,10 @@ def check_extent(coords: np.ndarray, spatial_size: Sequence[int] | None, where: 
     """Raise DataError unless all coords (N, 3) are in [0, spatial_size); it gives the size needed."""
     if spatial_size is None or len(coords) == 0:
         return
-    low, high = coords.min(axis=0), coords.max(axis=0)
+    columns = [
+        coords[:, axis] for axis in range(3)
+    ]  # one by one: numpy is slow across rows as short as these
+    low, high = (np.array([reduce(column) for column in columns]) for reduce in (np.min, np.max))
     if (low < 0).any():
         raise DataError(
             f"{where}: negative coordinates, lowest x, y, z = {low.tolist()}; voxels must lie in [0, spatial_size)"
