@@ -64,6 +64,7 @@ class ShardWriter:
         self._fields = {(table.name, field.name): field for table, field in schema.fields()}
         self._attributes = _attributes.check(schema, attributes, self.path)
         self._options = filter_options(compression, self.path)
+        self._if_pays = compression == "default"
         self._names = self._column_names(columns or {})
         self._present: dict[str, tuple[str, ...]] = {}  # tables and fields of the first event
         self._columns: dict[tuple[str, str], Column] = {}
@@ -169,7 +170,8 @@ class ShardWriter:
                 self._offsets[name] = [0]
             for field in fields:
                 names = self._names[f"{name}/{field}"]
-                self._columns[name, field] = Column(group, self._fields[name, field], names, self._options)
+                declared = self._fields[name, field]
+                self._columns[name, field] = Column(group, declared, names, self._options, self._if_pays)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

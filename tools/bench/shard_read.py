@@ -10,7 +10,7 @@ events, return the same arrays, are open before the clock starts, are in the pag
 round on the same random event; ratios are taken round by round, so that a busy machine slows both sides. Long files
 take fewer rounds. Peers:
 
-    default      shard, the default filter (byte shuffle and gzip 1)        bar: >= 3 times as fast as npz
+    default      shard, byte shuffle and gzip 1 where that pays              bar: >= 3 times as fast as npz
     unfiltered   shard, compression "none"                                  bar: >= 0.5 of the memory map's speed
     staged       the default shard as `data.stage` copies it, unpacked      bar: the same
     lzf, gzip-4  shard, other filters
