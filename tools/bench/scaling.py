@@ -81,7 +81,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the results")
     parser.add_argument(
-        "--seconds", type=float, default=30.0, help="of each measurement (default %(default)s)"
+        "--seconds", type=float, default=20.0, help="of each measurement (default %(default)s)"
     )
     parser.add_argument("--rounds", type=int, default=2, help="turns of real ranks (default %(default)s)")
     args = parser.parse_args()
@@ -205,7 +205,7 @@ def figures(rounds: list[list[Row]]) -> list[Figure]:
 def reality(deviations: dict[int, list[float]]) -> list[Figure]:
     """How far predictions were from real ranks."""
     return [
-        Figure(f"predicted against real time of a step, {ranks} rank(s): deviation", values, "lower", 0.25)
+        Figure(f"predicted against real time of a step, {ranks} rank(s): deviation", values, "lower")
         for ranks, values in deviations.items()
     ]
 
