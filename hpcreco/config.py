@@ -273,6 +273,8 @@ def _problems(model: type[BaseModel], error: ValidationError, where: str) -> lis
         if item["type"] == "extra_forbidden":
             close = nearest(str(item["loc"][-1]), _keys_at(model, item["loc"]))
             problems.append(f"{key}: unknown key" + (f"; did you mean {close!r}?" if close else ""))
+        elif not item["loc"]:  # keys that do not go together; the message names them
+            problems.append(f"{where}: " * bool(where) + item["msg"].removeprefix("Value error, "))
         else:
             problems.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r})")
     return problems
