@@ -5,8 +5,8 @@ offset, so that a tile's output stays in cache while all offsets are added to it
 used for many rows in a row. Pairs of tile t and offset k are `starts[t, k] : starts[t, k + 1]`; within them
 every output row appears once; between tiles there may be gaps.
 
-How many rows a kernel holds in registers was measured on AVX-512 (Zen 4, one thread at 104 GFLOP/s at most, float32,
-3 million pairs): products of 16 x 16 channels 94 GFLOP/s with the weights held, 83, 79 and 66 with six, eight and 16
+How many rows a kernel holds in registers was measured on AVX-512 (Zen 4, one thread at about 105 GFLOP/s at most,
+float32, 2.3 million pairs): products of 16 x 16 channels 94 GFLOP/s with the weights held, 83, 79 and 66 with six, eight and 16
 output rows; of 32 x 16 channels 95 with six rows, 89 with eight; outer products of 16 x 16 channels 95 with eight
 rows of the sum held, 77 with eight gradient rows. torch.mm there: 69 at 16 x 16, 85 at 32 x 32, 95 at 64 x 64 channels.
 
