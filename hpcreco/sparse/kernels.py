@@ -6,9 +6,10 @@ used for many rows in a row. Pairs of tile t and offset k are `starts[t, k] : st
 every output row appears once; between tiles there may be gaps.
 
 How many rows a kernel holds in registers was measured on AVX-512 (Zen 4, one thread at about 105 GFLOP/s at most,
-float32, 2.3 million pairs): products of 16 x 16 channels 94 GFLOP/s with the weights held, 83, 79 and 66 with six, eight and 16
-output rows; of 32 x 16 channels 95 with six rows, 89 with eight; outer products of 16 x 16 channels 95 with eight
-rows of the sum held, 77 with eight gradient rows. torch.mm there: 69 at 16 x 16, 85 at 32 x 32, 95 at 64 x 64 channels.
+float32, 2.3 million pairs): products of 16 x 16 channels 94 GFLOP/s with the weights held, 83, 79 and 66 with six,
+eight and 16 output rows; of 32 x 16 channels 95 with six rows, 89 with eight; outer products of 16 x 16 channels 95
+with eight rows of the sum held, 77 with eight gradient rows. torch.mm there: 69 at 16 x 16, 85 at 32 x 32, 95 at
+64 x 64 channels.
 
 The work of a tile does not depend on the thread that does it, so outputs are the same for any number of
 threads; weight gradients are summed per worker over a fixed set of tiles and are the same for a fixed number
