@@ -45,7 +45,7 @@ from hpcreco.train import summary
 
 SIZES = Path(__file__).parent / "results" / "event_sizes.csv"
 EVENTS = 100_000
-RANKS = (8, 16, 32, 64, 128, 256, 512)
+RANKS = (8, 32, 64, 256, 512)
 PER_RANK = (1, 2, 4, 8)  # mean events per rank and step
 CLAIMED = (8, 64, 512)
 STEPS = 60  # of an epoch at most; steps come in random order
