@@ -69,8 +69,8 @@ def _train(
             found,
             task,
             ranks,
-            open_part(found, task, run, ranks, "train"),
-            open_part(found, task, run, ranks, "validation"),
+            open_part(found, task, run, ranks, "train", watchdog.beat),
+            open_part(found, task, run, ranks, "validation", watchdog.beat),
         )
         state = start.begin(session, request)
         start.keep_config(session)

@@ -47,9 +47,16 @@ class Part:
 
 
 def open_part(
-    found: experiment.Experiment, task: Task, run: Run, parallel: Parallel, name: str
+    found: experiment.Experiment,
+    task: Task,
+    run: Run,
+    parallel: Parallel,
+    name: str,
+    beat: Callable[[], None] = lambda: None,
 ) -> Part | None:
     """Index the shards of part `name`, the same on every rank; None when the config has no such part.
+
+    beat: called now and then while shards are copied to the nodes.
 
     Rank 0 finds the files, every rank looks into its share of them: 10,000 shards are half a minute's work for one.
     """
@@ -64,7 +71,7 @@ def open_part(
 
     index, costs = on_root(parallel, finish)
     if run.loading.stage is not None:
-        index = staged(index, run.loading.stage, parallel)
+        index = staged(index, run.loading.stage, parallel, beat)
     return Part(index, costs, EventDataset(index, task.read(run, name == "train"), run.seed))
 
 

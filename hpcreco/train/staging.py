@@ -19,11 +19,17 @@ LOG = logging.getLogger("hpcreco")
 
 T = TypeVar("T")
 
+ROUND_SECONDS = 20.0
+"""After about so long ranks tell each other how far they are: who waits for a slower one sees that it is at work."""
 
-def staged(index: shards.Index, folder: Path, parallel: Parallel) -> shards.Index:
+
+def staged(
+    index: shards.Index, folder: Path, parallel: Parallel, beat: Callable[[], None] = lambda: None
+) -> shards.Index:
     """The same index, read from unpacked copies in `folder` on each node; what is there already is taken.
 
-    Collective. Raises ShardError on every rank when a node's storage has too little room or a copy fails.
+    beat: called whenever all ranks have made progress. Collective. Raises ShardError on every rank when a node's
+    storage has too little room or a copy fails.
     """
     if not index.on_disk or index.n_shards == 0:
         return index
@@ -47,17 +53,28 @@ def staged(index: shards.Index, folder: Path, parallel: Parallel) -> shards.Inde
     surveyed = on_all(parallel, survey)
     collective.on_root(parallel.rank, parallel.broadcast_object, lambda: _check_room(folder, surveyed or []))
 
-    def copy() -> int:
-        missing = [number for number in mine if not targets[number].is_file()]
-        for number in missing:
-            staging.unpack(Path(index.paths[number]), targets[number])
-        return len(missing)
+    missing = [number for number in mine if not targets[number].is_file()]
 
-    copied = on_all(parallel, copy)
-    if copied is not None:
+    def copy() -> tuple[int, int]:
+        end, copied = time.monotonic() + ROUND_SECONDS, 0
+        while missing and (copied == 0 or time.monotonic() < end):
+            number = missing.pop(0)
+            staging.unpack(Path(index.paths[number]), targets[number])
+            copied += 1
+        return copied, len(missing)
+
+    copied, left = 0, 1
+    while left:
+        counts = on_all(parallel, copy) or []  # rank 0 has them
+        copied += sum(done for done, _ in counts)
+        left = parallel.broadcast_object(sum(more for _, more in counts))
+        beat()
+        if left and parallel.rank == 0:
+            LOG.info("staging in %s: %d shards copied, %d to go", folder, copied, left)
+    if parallel.rank == 0:
         LOG.info(
             "staged %d shards in %s on %d node(s): %d copied, %.0f s",
-            index.n_shards, folder, len(set(hosts)), sum(copied), time.monotonic() - began,
+            index.n_shards, folder, len(set(hosts)), copied, time.monotonic() - began,
         )  # fmt: skip
     return replace(index, staged=tuple(map(str, targets)))
 

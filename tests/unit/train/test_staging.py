@@ -54,6 +54,27 @@ def test_the_ranks_of_a_node_copy_each_shard_once_and_later_runs_none(
     assert "on 1 node(s): 0 copied" in caplog.text
 
 
+def test_a_long_copy_is_told_in_rounds_and_every_rank_beats(paths, tmp_path, unpacked, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="hpcreco")
+    monkeypatch.setattr(staging, "ROUND_SECONDS", 0.0)  # a shard a round
+    index, beats = shards.index(paths), [0, 0]
+
+    def work(parallel):
+        def beat():
+            beats[parallel.rank] += 1
+
+        return staging.staged(index, tmp_path / "disk", parallel, beat)
+
+    on_ranks(2, work)
+    assert unpacked == {path.name: 1 for path in paths}
+    assert beats == [3, 3]  # one rank copies three, the other two
+    assert [r.message.partition(": ")[2] for r in caplog.records if "to go" in r.message] == [
+        "2 shards copied, 3 to go",
+        "4 shards copied, 1 to go",
+    ]
+    assert "5 copied" in caplog.text
+
+
 def test_each_node_copies_all(paths, tmp_path, unpacked, monkeypatch):
     """Three ranks on two nodes; each node's folder is its own."""
     index = shards.index(paths)
