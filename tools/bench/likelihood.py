@@ -7,7 +7,7 @@ Writes likelihood.csv, likelihood.png and the ratios of the ways. The first rows
 the simulation's own likelihood of simulated events: a batch at once, one event after the other, and scipy.stats with a
 gradient by central differences. The others are a hypothesis of N cascades of a network: all at all DOMs, and the 16
 nearest of each DOM; each in a process of its own, whose peak memory they give. `cpu` is the CPU time of the process: on
-a machine that others use it is the number to trust.
+a machine that others use it is the number to trust. Everything runs on one thread.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def main() -> int:
         "--many", help=argparse.SUPPRESS
     )  # "<N> <nearest>": one measurement, in a process of its own
     args = parser.parse_args()
+    torch.set_num_threads(1)
     if args.many:
         print(json.dumps(many(args, *map(int, args.many.split()))))
         return 0

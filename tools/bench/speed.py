@@ -131,8 +131,9 @@ def markdown(table: Table) -> str:
         if row.bar is not None:
             sign = "≥" if row.better == "higher" else "≤"
             bar = f"{sign} {row.bar:g}" + ("" if row.reached else ", not reached")
-        quartiles = "" if row.rounds == 1 else f"{row.quartile_1:g} to {row.quartile_3:g}"
-        lines.append(f"| {row.figure} | {row.median:g} | {quartiles} | {bar} |")
+        quartiles = "" if row.rounds == 1 else f"{row.quartile_1:.3g} to {row.quartile_3:.3g}"
+        median = f"{row.median:g}" if row.median >= 1000 else f"{row.median:.3g}"
+        lines.append(f"| {row.figure} | {median} | {quartiles} | {bar} |")
     return "\n".join(lines)
 
 

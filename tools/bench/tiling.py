@@ -169,7 +169,7 @@ def claimed(kind: str, seconds: Times, cpu: Times) -> list[Figure]:
     )
     found = [
         Figure(
-            "tiling a cosmic event, 1 thread / one pass over its bytes", one / seconds["one pass"], "lower", 4
+            "tiling a cosmic event, 1 thread / one pass over its bytes", one / seconds["one pass"], "lower"
         ),
         Figure(
             f"tiling a cosmic event with reading, 1 thread / {LOOP} one by one (CPU)",

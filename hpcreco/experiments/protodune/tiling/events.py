@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -27,17 +28,17 @@ def tiled(tiler: Tiler, x: Parsed, events: Sequence[int], exact: bool = False) -
 
     if tiler.threads == 1:
         return (tile((event, x.waveform(event))) for event in events)
-    return _ahead(tile, _ahead(lambda event: (event, x.waveform(event)), events))
+    # Two at a time: while one event is sorted or put together, which one thread does, the threads of another compute.
+    return _ahead(tile, _ahead(lambda event: (event, x.waveform(event)), events, 1), 2)
 
 
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`function` of every item, in order, each computed in a thread while the one before is in use."""
-    with ThreadPoolExecutor(1) as pool:
-        before: Future[Result] | None = None
+def _ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
+    """`function` of every item, in order, `count` of them computed in threads while the one before is in use."""
+    with ThreadPoolExecutor(count) as pool:
+        jobs: deque[Future[Result]] = deque()
         for item in items:
-            job = pool.submit(function, item)
-            if before is not None:
-                yield before.result()
-            before = job
-        if before is not None:
-            yield before.result()
+            jobs.append(pool.submit(function, item))
+            if len(jobs) > count:
+                yield jobs.popleft().result()
+        while jobs:
+            yield jobs.popleft().result()

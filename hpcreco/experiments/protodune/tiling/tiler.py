@@ -15,7 +15,9 @@ from hpcreco.experiments.protodune.tiling.compiled import HAVE_NUMBA
 ALGORITHM_VERSION = 2  # raise when the same input gives other rows: finished files become stale
 
 
-_CHUNKS_PER_THREAD = 8  # more even out the load, fewer cost less to start
+_CHUNKS_PER_THREAD = (
+    32  # tracks lie unevenly in time: with 8, two threads are 1.76 times as fast as one, with 32 1.82
+)
 
 
 class TilingError(RuntimeError):
