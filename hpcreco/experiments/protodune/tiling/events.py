@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
 
-from hpcreco.experiments.protodune.parsed import Parsed, Waveforms
+from hpcreco.experiments.protodune.parsed import Parsed
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, Tiles, TilingError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def tiled(tiler: Tiler, x: Parsed, events: Sequence[int], exact: bool = False) -> Iterator[Tiles]:
@@ -20,24 +16,25 @@ def tiled(tiler: Tiler, x: Parsed, events: Sequence[int], exact: bool = False) -
     Raises TilingError naming file and event.
     """
 
-    def tile(read: tuple[int, Waveforms]) -> Tiles:
+    def tile(event: int) -> Tiles:
+        samples = x.waveform(event)
         try:
-            return tiler.tile(*read[1], exact=exact)
+            return tiler.tile(*samples, exact=exact)
         except TilingError as error:
-            raise TilingError(f"{x.path}: event {read[0]}: {error}") from error
+            raise TilingError(f"{x.path}: event {event}: {error}") from error
 
     if tiler.threads == 1:
-        return (tile((event, x.waveform(event))) for event in events)
-    # Two at a time: while one event is sorted or put together, which one thread does, the threads of another compute.
-    return _ahead(tile, _ahead(lambda event: (event, x.waveform(event)), events, 1), 2)
+        return map(tile, events)
+    # While one thread reads an event, sorts it or puts it together, the threads of the one before compute.
+    return _ahead(tile, events, 2)
 
 
-def _ahead(function: Callable[[Item], Result], items: Iterable[Item], count: int) -> Iterator[Result]:
-    """`function` of every item, in order, `count` of them computed in threads while the one before is in use."""
+def _ahead(tile: Callable[[int], Tiles], events: Sequence[int], count: int) -> Iterator[Tiles]:
+    """`tile` of every event, in order, `count` of them at work in threads while the one before is in use."""
     with ThreadPoolExecutor(count) as pool:
-        jobs: deque[Future[Result]] = deque()
-        for item in items:
-            jobs.append(pool.submit(function, item))
+        jobs: deque[Future[Tiles]] = deque()
+        for event in events:
+            jobs.append(pool.submit(tile, event))
             if len(jobs) > count:
                 yield jobs.popleft().result()
         while jobs:
