@@ -56,7 +56,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the results")
     parser.add_argument("--events", type=int, default=3, help="events of each type (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=21, help="rounds (default %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (default 1 2)")
     parser.add_argument("--seed", type=int, default=2024)
     args = parser.parse_args()
