@@ -35,6 +35,12 @@ class Scratch(NamedTuple):
     total: np.ndarray  # float64 (P, same length), its charge from all slices
 
 
+def lone(n: int, dtype: type, value: float = 0) -> np.ndarray:
+    """A short array that shares no cache line with other memory: threads that write to one line wait for each other."""
+    margin = 128 // np.dtype(dtype).itemsize
+    return np.full(n + 2 * margin, value, dtype)[margin : margin + n]
+
+
 def scratch(layout: Layout, grid: Grid) -> Scratch:
     """Allocate the work space of one worker."""
     n_planes, n_strips, n_z = layout.span.shape[:3]
@@ -45,17 +51,17 @@ def scratch(layout: Layout, grid: Grid) -> Scratch:
         lit,
         lit.view(np.uint64),
         np.zeros((n_planes, n_strips, 2), np.int32),
-        np.zeros(n_planes, np.int32),
+        lone(n_planes, np.int32),
         np.zeros((n_planes, n_strips), np.int32),
-        np.zeros(n_planes, np.int32),
+        lone(n_planes, np.int32),
         np.zeros((n_strips, 2), np.int32),
         np.zeros(len(layout.plane_of) + 1, np.int64),
         np.zeros(len(layout.plane_of) + 1),
         np.zeros((n_planes, n_strips), np.int64),
         np.zeros((n_planes, n_strips), np.int64),
-        np.zeros(n_planes),
-        np.zeros(n_planes),
-        np.ones(n_planes),
+        lone(n_planes, np.float64),
+        lone(n_planes, np.float64),
+        lone(n_planes, np.float64, 1),
         np.full(n_cells, -1, np.int32),
         np.empty(n_cells, np.int64),  # memory that is never touched costs nothing
         np.empty((n_planes, n_cells), np.int64),
