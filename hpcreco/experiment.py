@@ -61,13 +61,6 @@ class Experiment:
         found = self.load("task")
         return found(run) if callable(found) else found
 
-    def index(self, run: Any, part: str) -> Any:
-        """The `hpcreco.shards.Index` of a part of the run's data; None when the config has no such part."""
-        from hpcreco import shards
-
-        found = self.load("files")(run, part)
-        return found if found is None or isinstance(found, shards.Index) else shards.index(found)
-
     def schema(self, product: str) -> Any:
         """The `hpcreco.shards.Schema` of `product`; `ExperimentError` names the known ones."""
         if product not in self.schemas:

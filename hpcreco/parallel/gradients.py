@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class GradientSum:
         self._timeline = timeline
         self._buckets = [
             _Bucket(number, bucket, parallel, compression)
-            for number, bucket in enumerate(_buckets(trainable[::-1], bucket_bytes))
+            for number, bucket in enumerate(buckets(trainable, bucket_bytes))
         ]
         # what a message has to know before it can go is under way while the next bucket fills
         self._lag = int(any(bucket.message.announces for bucket in self._buckets))
@@ -163,21 +163,30 @@ class _Bucket:
         self._has, self.missing = [False] * len(self.parameters), len(self.parameters)
 
 
-def _buckets(parameters: list[Parameter], bucket_bytes: int) -> Iterator[list[Parameter]]:
-    """Runs of one dtype and device, of at most `bucket_bytes` or one parameter, ordered by their last parameter."""
+def buckets(trainable: Sequence[Parameter], bucket_bytes: float) -> list[list[Parameter]]:
+    """The parameters of each bucket, in the order in which buckets are sent: those of the last layers first.
+
+    Runs of one dtype and device, of at most `bucket_bytes` or one parameter, ordered by their last parameter.
+    """
+    parameters = trainable[::-1]
     place = {parameter: number for number, parameter in enumerate(parameters)}
     kinds: dict[tuple[torch.dtype, torch.device], list[Parameter]] = {}
     for parameter in parameters:
         kinds.setdefault((parameter.dtype, parameter.device), []).append(parameter)
     runs = [bucket for run in kinds.values() for bucket in _cut(run, bucket_bytes)]
-    yield from sorted(runs, key=lambda bucket: place[bucket[-1]])
+    return sorted(runs, key=lambda bucket: place[bucket[-1]])
 
 
-def _cut(run: list[Parameter], bucket_bytes: int) -> Iterator[list[Parameter]]:
+def sent_bytes(parameter: Parameter) -> int:
+    """Bytes of its gradient on the way, without compression: half precision is added in float32."""
+    return parameter.numel() * max(4, parameter.element_size())
+
+
+def _cut(run: list[Parameter], bucket_bytes: float) -> Iterator[list[Parameter]]:
     bucket: list[Parameter] = []
     filled = 0
     for parameter in run:
-        size = parameter.numel() * parameter.element_size()
+        size = sent_bytes(parameter)
         if bucket and filled + size > bucket_bytes:
             yield bucket
             bucket, filled = [], 0

@@ -6,7 +6,6 @@ Times are those of the host: on a GPU, kernels may still run when the call that 
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections import defaultdict
@@ -15,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
+from hpcreco import shards
 from hpcreco.parallel import Parallel, Pending
 
 #: steps that are recorded, counted from the start of the training: the first ones compile and fill caches
@@ -181,10 +181,8 @@ def write(path: Path, events: Sequence[Mapping[str, Any]]) -> None:
         text = {_STEPS: "steps", _WRITES: "checkpoint writer"}.get(track, f"bucket {track - _SUMS}")
         names.append({"name": "process_name", "ph": "M", "pid": rank, "args": {"name": f"rank {rank}"}})
         names.append({"name": "thread_name", "ph": "M", "pid": rank, "tid": track, "args": {"name": text}})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part-{os.getpid()}")
-    temporary.write_text(json.dumps({"traceEvents": [*names, *events], "displayTimeUnit": "ms"}))
-    os.replace(temporary, path)
+    with shards.atomic(path) as temporary:
+        temporary.write_text(json.dumps({"traceEvents": [*names, *events], "displayTimeUnit": "ms"}))
 
 
 def hidden(events: Iterable[Mapping[str, Any]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from hpcreco.data.batch import Ref
 from hpcreco.data.plan import references
 from hpcreco.data.sharing import Share
 from hpcreco.parallel import Parallel
+from hpcreco.parallel.gradients import buckets, sent_bytes
 from hpcreco.parallel.serial import Serial
 from hpcreco.planning import measurement as kept
 from hpcreco.planning.measurement import Line, Measurement
@@ -47,6 +48,17 @@ class _Candidate:
         return sum(self.costs)
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A step with a batch of some cost: seconds of reading it and of the step, bytes of the batch and of the peak."""
+
+    cost: float
+    reading: float
+    size: float
+    seconds: float
+    memory: float
+
+
 def measure(
     session: Session,
     state: TrainState,
@@ -64,36 +76,27 @@ def measure(
     assert part is not None
     chosen = candidates(part, largest)
     device = session.parallel.device
-    reading: list[tuple[float, float]] = []
-    steps: list[tuple[float, float, float]] = []
-    sizes: list[tuple[float, float]] = []
-    began = time.monotonic()
-    alone = Serial(device)
-    stepper = Stepper(session.task, session.run, state.model, state.optimization, session.stages[0], 0, alone)
-    stepper.take(
-        [part.dataset.batch(chosen[0].refs, chosen[0].costs)], 0, Control()
-    )  # compiles, fills caches
-    first = uptime()
-    began = time.monotonic()
-    for number, candidate in enumerate(chosen):
-        before = time.monotonic()
-        if number >= 2 and _too_much(steps, candidate.cost, seconds - (before - began), device):
-            say(f"cost {candidate.cost:.0f} is not tried: it would take too long or too much memory")
-            break
-        batch = part.dataset.batch(candidate.refs, candidate.costs)
-        reading.append((candidate.cost, time.monotonic() - before))
-        sizes.append((candidate.cost, float(sum(t.nbytes for t in batch.tensors.values()))))
-        reset_peak(device)
-        taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
-        steps.append((candidate.cost, taken, peak(device)))
-        say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
-    costs = [cost for cost, *_ in steps]
+    with Stepper(
+        session.task,
+        session.run,
+        state.model,
+        state.optimization,
+        session.stages[0],
+        0,
+        Serial(device),
+    ) as stepper:
+        stepper.take(
+            [part.dataset.batch(chosen[0].refs, chosen[0].costs)], 0, Control()
+        )  # compiles, fills caches
+        first = uptime()
+        steps = _steps(stepper, part, chosen, seconds, device, say)
+    costs = [step.cost for step in steps]
     half = chosen[len(steps) // 2]
     forward = fastest(lambda: _forward(session, state, part, half), device)
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     sums = session.run.parallel
     update = fastest(state.optimization.optimizer.step, device)
-    whole = kept.line(costs, [max(1e-9, seconds - update) for _, seconds, _ in steps])
+    whole = kept.line(costs, [max(1e-9, step.seconds - update) for step in steps])
     share = min(1.0, forward / whole.at(half.cost))
     return Measurement(
         config=config,
@@ -102,27 +105,50 @@ def measure(
         threads=torch.get_num_threads(),
         forward_backward=whole,
         forward=Line(whole.constant * share, whole.slope * share),
-        reading=kept.line(*_columns(reading)),
+        reading=kept.line(costs, [step.reading for step in steps]),
         update=update,
-        memory=kept.line(costs, [memory for *_, memory in steps]),
-        data=kept.line(*_columns(sizes)),
+        memory=kept.line(costs, [step.memory for step in steps]),
+        data=kept.line(costs, [step.size for step in steps]),
         save=_save(session, state),
         start=first,
         parameters=sum(p.numel() for p in parameters),
-        gradients=buckets(parameters, sums.bucket_mb * 2**20, sums.compression),
-        points=tuple(steps),
+        gradients=bucket_bytes(parameters, sums.bucket_mb * 2**20, sums.compression),
+        points=tuple((step.cost, step.seconds, step.memory) for step in steps),
         network=measure_network(session.parallel) if session.parallel.size > 1 else ASSUMED,
     )
 
 
-def _too_much(
-    steps: Sequence[tuple[float, float, float]], cost: float, left: float, device: torch.device
-) -> bool:
+def _steps(
+    stepper: Stepper,
+    part: Part,
+    chosen: Sequence[_Candidate],
+    seconds: float,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[_Step]:
+    """Steps with the candidates, of rising cost, until `seconds` or the memory would be exceeded; two at least."""
+    steps: list[_Step] = []
+    began = time.monotonic()
+    for candidate in chosen:
+        before = time.monotonic()
+        if len(steps) >= 2 and _too_much(steps[-1], candidate.cost, seconds - (before - began), device):
+            say(f"cost {candidate.cost:.0f} is not tried: it would take too long or too much memory")
+            break
+        batch = part.dataset.batch(candidate.refs, candidate.costs)
+        reading = time.monotonic() - before
+        size = float(sum(t.nbytes for t in batch.tensors.values()))
+        reset_peak(device)
+        taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
+        steps.append(_Step(candidate.cost, reading, size, taken, peak(device)))
+        say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
+    return steps
+
+
+def _too_much(last: _Step, cost: float, left: float, device: torch.device) -> bool:
     """Whether a batch of `cost` would last longer than `left` seconds, or need memory that is not there."""
-    last, seconds, used = steps[-1]
-    grows = cost / last
-    once = seconds * grows
-    return min(_ROUNDS * once, _ENOUGH + once) > left or used * grows > used + 0.7 * available(device)
+    grows = cost / last.cost
+    once = last.seconds * grows
+    return min(_ROUNDS * once, _ENOUGH + once) > left or last.memory * (grows - 1) > 0.7 * available(device)
 
 
 def candidates(part: Part, largest: float) -> list[_Candidate]:
@@ -169,11 +195,6 @@ def _forward(session: Session, state: TrainState, part: Part, candidate: _Candid
     set_modes(state.model)
 
 
-def _columns(pairs: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    first, second = zip(*pairs, strict=True)
-    return list(first), list(second)
-
-
 def _save(session: Session, state: TrainState) -> float:
     """Seconds that training stands still for a checkpoint: while its state is copied, for it is written beside."""
     began = time.monotonic()
@@ -181,17 +202,12 @@ def _save(session: Session, state: TrainState) -> float:
     return time.monotonic() - began
 
 
-def buckets(
+def bucket_bytes(
     parameters: Sequence[torch.nn.Parameter], size: float, compression: str = "none"
 ) -> tuple[float, ...]:
-    """Bytes of the buckets that gradients are sent in, the last layer's first; compressed ones are half as large."""
-    out = [0.0]
-    for parameter in reversed(parameters):
-        width = max(4, parameter.element_size())  # half precision is added in float32
-        if out[-1] and out[-1] + width * parameter.numel() > size:
-            out.append(0.0)
-        out[-1] += width * parameter.numel()
-    return tuple(width if compression == "none" else width / 2 for width in out)
+    """Bytes of the buckets that gradients are sent in, in the order of sending; compressed ones are half as large."""
+    share = 1.0 if compression == "none" else 0.5
+    return tuple(share * sum(map(sent_bytes, bucket)) for bucket in buckets(parameters, size))
 
 
 def measure_network(parallel: Parallel) -> Network:

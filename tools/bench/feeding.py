@@ -36,6 +36,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cosmics
 import numpy as np
 from figures import Figure, write
 
@@ -179,28 +180,9 @@ def sampler_figures(results: dict[Case, list[Found]]) -> list[Figure]:
 # ---------------------------------------------------------------------------------------------- real ranks
 
 
-def prepare(folder: Path, events: int) -> None:
-    """Simulate and tile cosmic events, one a file."""
-    hpcreco = [sys.executable, "-m", "hpcreco"]
-    parsed, xy = str(folder / "parsed"), str(folder / "xy")
-    sample = ["--preset", "small", "--files", str(events), "--events", "1", "--seed", "7", "--out", parsed]
-    tile = ["tile", "-i", parsed, "-o", xy, "-t", "1", "--y-type", "depo"]
-    for command in (["simulate", "protodune", *sample], tile):
-        subprocess.run([*hpcreco, *command], check=True, stdout=subprocess.DEVNULL)
-
-
 def waits(folder: Path, ranks: int, epochs: int) -> list[float]:
     """Share of the time that rank 0 waits for data, per epoch after the first; one event per rank and step."""
-    changes = [
-        f"output_dir={folder / 'out'}",
-        f"data.data_path={folder / 'xy'}",
-        "data.train_i=[1, 9999]",
-        "data.inference_i=null",
-        "data.tpcs=[1]",
-        f"data.event_batch={ranks}",
-        "schedule=null",
-        f"train.n_epochs={epochs}",
-    ]
+    changes = cosmics.overrides(folder, data__event_batch=ranks, train__n_epochs=epochs)
     shutil.rmtree(folder / "out", ignore_errors=True)
     start = [] if ranks == 1 else [Path(sys.executable).parent / "mpiexec", "-n", str(ranks)]
     command = [*start, sys.executable, "-m", "hpcreco", "train", "protodune/ghost3d_cpu"]
@@ -215,7 +197,7 @@ def waits(folder: Path, ranks: int, epochs: int) -> list[float]:
 def wait_figures(events: int, epochs: int) -> list[Figure]:
     """Of 1 and 2 ranks with one thread each."""
     with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder), events)
+        cosmics.prepare(Path(folder), events)
         return [
             Figure(f"wait for data / step, {name}", waits(Path(folder), ranks, epochs), "lower", 0.02)
             for ranks, name in ((1, "1 rank"), (2, "2 ranks"))

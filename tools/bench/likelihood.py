@@ -19,14 +19,13 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import figures
 import numpy as np
 import torch
-from figures import Figure
+from figures import Figure, timed
 
 from hpcreco.experiments.icecube import hypothesis, light
 from hpcreco.experiments.icecube.detector import Detector, named
@@ -277,13 +276,6 @@ def readout(n: int, detector: Detector, dtype: torch.dtype) -> Observation:
     usable = ~torch.tensor(detector.flat_dead).expand(n, -1)
     window = torch.tensor([WINDOW] * n, dtype=dtype)
     return Observation(none, none, nowhere, nowhere, window, none, none, nowhere, nowhere, usable)
-
-
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of a call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def write(rows: list[dict[str, object]], path: Path) -> None:

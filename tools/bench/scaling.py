@@ -36,6 +36,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import cosmics
 import feeding
 import numpy as np
 from figures import Figure, write
@@ -89,7 +90,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ.setdefault("DATA", name)
-        feeding.prepare(folder, 6)
+        cosmics.prepare(folder, 6)
         measured = measure(folder, 1, args.seconds)
         deviations = {ranks: list(compare(folder, ranks, args)) for ranks in (1, 2)}
         run = config_of(folder)
@@ -105,16 +106,7 @@ def main() -> int:
 
 def overrides(folder: Path) -> list[str]:
     """ghost3d_cpu on the few events of `folder`, without validation; the network stays."""
-    values = [
-        f"output_dir={folder / 'out'}",
-        f"data.data_path={folder / 'xy'}",
-        "data.train_i=[1, 9999]",
-        "data.inference_i=null",
-        "data.tpcs=[1]",
-        "data.event_batch=2",
-        "schedule=null",
-        "train.n_epochs=2",
-    ]
+    values = cosmics.overrides(folder, data__event_batch=2, train__n_epochs=2)
     return [f"--set={value}" for value in values]
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from figures import Figure
+from figures import Figure, timed
 from figures import write as write_figures
 
 from hpcreco.experiments.protodune import geometry, names, parsed
@@ -161,13 +161,6 @@ def measure(peers: Peers, repeats: int) -> tuple[Times, Times]:
             seconds[name].append(min(wall for wall, _ in costs))
             cpu[name].append(min(process for _, process in costs))
     return seconds, cpu
-
-
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of a call."""
-    wall, process = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - wall, time.process_time() - process
 
 
 def claimed(kind: str, seconds: Times, cpu: Times) -> list[Figure]:

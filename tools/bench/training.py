@@ -26,6 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import cosmics
 import numpy as np
 from figures import Figure, summary, write
 
@@ -51,7 +52,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        prepare(folder, args.events)
+        cosmics.prepare(folder, args.events)
         seconds = peers([], "loop", folder, args.rounds + 2)
         mpiexec = Path(sys.executable).parent / "mpiexec"
         seconds |= peers([str(mpiexec), "-n", "2"], "ranks", folder, args.rounds + 1)
@@ -61,17 +62,6 @@ def main() -> int:
     write(claims, args.out / "training.figures.csv")
     plot(claims, args.out / "training.png")
     return 0
-
-
-def prepare(folder: Path, events: int) -> None:
-    """Simulate and tile `events` cosmic events, one a file."""
-    hpcreco = [sys.executable, "-m", "hpcreco"]
-    sample = ["--preset", "small", "--files", str(events), "--events", "1", "--seed", "7"]
-    for command in (
-        ["simulate", "protodune", *sample, "--out", str(folder / "parsed")],
-        ["tile", "-i", str(folder / "parsed"), "-o", str(folder / "xy"), "-t", "1", "--y-type", "depo"],
-    ):
-        subprocess.run([*hpcreco, *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def peers(launcher: list[str], what: str, folder: Path, rounds: int) -> Seconds:

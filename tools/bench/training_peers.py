@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cosmics
 import torch
 
 from hpcreco import config, experiment, parallel, world
@@ -54,18 +55,8 @@ def main() -> int:
 def open_session(folder: Path, ranks: parallel.Parallel, **changes: object) -> Session:
     """ghost3d_cpu as it is, but for its data: `changes` are overrides of the config, dots written as __."""
     os.environ.setdefault("DATA", str(folder))
-    fixed = {
-        "output_dir": folder / "out",
-        "data.data_path": folder / "xy",
-        "data.train_i": "[1, 9999]",
-        "data.inference_i": "null",
-        "data.tpcs": "[1]",
-        "schedule": "null",
-        "train.n_epochs": "null",
-        "train.iterations": 10**6,
-    }
-    changed = {key.replace("__", "."): value for key, value in changes.items()}
-    raw = config.load("protodune/ghost3d_cpu", [f"{key}={value}" for key, value in (fixed | changed).items()])
+    steady = {"train__n_epochs": "null", "train__iterations": 10**6}
+    raw = config.load(cosmics.CONFIG, cosmics.overrides(folder, **(steady | changes)))
     found = experiment.recognise(raw)
     run = found.load("normalise")(raw, False)
     task = found.task_of(run)

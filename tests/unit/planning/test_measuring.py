@@ -38,11 +38,11 @@ def test_few_or_empty_events_are_measured_all_the_same(costs):
 
 def test_buckets_hold_all_bytes_the_last_layer_first():
     layers = [torch.nn.Parameter(torch.zeros(n)) for n in (100, 50, 10, 5)]
-    assert measuring.buckets(layers, 1e9) == (660.0,)
-    assert measuring.buckets(layers, 240) == (60.0, 200.0, 400.0)
-    assert measuring.buckets(layers, 240, "bf16") == (30.0, 100.0, 200.0)
+    assert measuring.bucket_bytes(layers, 1e9) == (660.0,)
+    assert measuring.bucket_bytes(layers, 240) == (60.0, 200.0, 400.0)
+    assert measuring.bucket_bytes(layers, 240, "bf16") == (30.0, 100.0, 200.0)
     halves = [torch.nn.Parameter(torch.zeros(8, dtype=torch.float16))]
-    assert measuring.buckets(halves, 1e9) == (32.0,)
+    assert measuring.bucket_bytes(halves, 1e9) == (32.0,)
 
 
 def test_peaks_of_memory_are_seen():

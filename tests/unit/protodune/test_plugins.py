@@ -57,7 +57,7 @@ def test_events_are_named_by_seed_number_and_draw(named):
 
     def content(part, number, draw, seed=0):
         run = normalise({**raw, "seed": seed})
-        index = experiment.find("protodune").index(run, part)
+        index = experiment.find("protodune").load("files")(run, part)
         made = EventDataset(index, read(run, part == "train"), seed)
         (table,) = made.event(Ref(0, number), draw).tables.values()
         return np.concatenate([np.ravel(array) for array in table.values()])

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 import torch
+import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
@@ -19,18 +20,6 @@ from hpcreco.sparse.gpu import kernels, launch
 from hpcreco.sparse.tables import Table
 
 ROWS, OFFSETS = 5000, 27
-KERNELS = {
-    kernels: ("search", "patterns", "occupy", "convolve", "weight_gradient"),
-    gpu_kernels: (
-        "moments",
-        "gradient_moments",
-        "activate",
-        "gradient",
-        "coefficients",
-        "slopes",
-        "remember",
-    ),
-}
 
 
 class PretendedGpu:
@@ -114,7 +103,12 @@ def batch_norm() -> None:
 
 
 if __name__ == "__main__":
-    plain = [(module, name, getattr(module, name)) for module, names in KERNELS.items() for name in names]
+    plain = [
+        (module, name, kernel)
+        for module in (kernels, gpu_kernels)
+        for name, kernel in vars(module).items()
+        if isinstance(kernel, triton.JITFunction)
+    ]
     for word in sys.argv[1:]:
         driver.set_active(PretendedGpu(int(word)))
         for module, name, kernel in plain:
