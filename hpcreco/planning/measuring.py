@@ -6,7 +6,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hpcreco.parallel.gradients import buckets, sent_bytes
 from hpcreco.parallel.serial import Serial
 from hpcreco.planning import measurement as kept
 from hpcreco.planning.measurement import Line, Measurement
+from hpcreco.planning.memory import Peak, available
 from hpcreco.planning.network import ASSUMED, Network, fit
 from hpcreco.train.evaluation import evaluate
 from hpcreco.train.session import Part, Session
@@ -137,9 +137,9 @@ def _steps(
         batch = part.dataset.batch(candidate.refs, candidate.costs)
         reading = time.monotonic() - before
         size = float(sum(t.nbytes for t in batch.tensors.values()))
-        reset_peak(device)
-        taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
-        steps.append(_Step(candidate.cost, reading, size, taken, peak(device)))
+        with Peak(device) as peak:
+            taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
+        steps.append(_Step(candidate.cost, reading, size, taken, peak.bytes))
         say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
     return steps
 
@@ -233,37 +233,6 @@ def measure_network(parallel: Parallel) -> Network:
         parallel.size,
         "ring" if parallel.name == "ddp" else "halving",
     )
-
-
-def reset_peak(device: torch.device) -> None:
-    """Let the peak of memory begin anew, where the system can."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with suppress(OSError):  # https://docs.kernel.org/filesystems/proc.html: 5 resets VmHWM
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak(device: torch.device) -> float:
-    """Largest memory since `reset_peak`, bytes: the process's on a CPU, the device's on a GPU."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_reserved(device))
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * float(next(line for line in lines if line.startswith("VmHWM")).split()[1])
-    import resource
-
-    return 1024 * float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-
-
-def available(device: torch.device) -> float:
-    """Bytes that are free."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * float(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return float("inf")
 
 
 def uptime() -> float:

@@ -45,11 +45,5 @@ def test_buckets_hold_all_bytes_the_last_layer_first():
     assert measuring.bucket_bytes(halves, 1e9) == (32.0,)
 
 
-def test_peaks_of_memory_are_seen():
-    device = torch.device("cpu")
-    measuring.reset_peak(device)
-    before = measuring.peak(device)
-    block = np.ones(8 << 20)
-    assert measuring.peak(device) - before > 0.8 * block.nbytes
-    assert measuring.available(device) > 0
+def test_the_time_since_the_start_is_known():
     assert 0 < measuring.uptime() < 1e6

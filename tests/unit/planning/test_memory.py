@@ -1,0 +1,38 @@
+"""Peaks of memory are seen, whether or not the kernel lets them begin anew."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from hpcreco.planning import memory
+
+BYTES = 64 << 20
+
+
+def peak_of(size):
+    with memory.Peak(torch.device("cpu")) as peak:
+        block = np.ones(size // 8)
+        time.sleep(0.1)
+        del block
+    return peak.bytes
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["as the system has it", "by looking"])
+def test_the_peak_of_a_block_is_seen_and_an_earlier_one_is_not(kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr(memory, "_begins_anew", lambda: False)
+    peak_of(4 * BYTES)
+    little, much = peak_of(8), peak_of(BYTES)
+    assert 0.8 * BYTES < much - little < 1.2 * BYTES
+
+
+def test_a_reset_that_changes_nothing_is_noticed(monkeypatch):
+    fields = {"VmHWM": 1e9, "VmRSS": 1e8}
+    monkeypatch.setattr(memory, "_status", fields.__getitem__)
+    assert not memory._begins_anew()
+
+
+def test_some_memory_is_free():
+    assert 0 < memory.available(torch.device("cpu")) < float("inf")
