@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from hpcreco.doctor import probe_environment
+from hpcreco.doctor.asking import probe_environment
 
 REPOSITORY = Path(__file__).parent.parent
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcreco.doctor import probe_environment
+from hpcreco.doctor.asking import probe_environment
 from tests.conftest import REPOSITORY
 
 TOYS = REPOSITORY / "tests" / "toys"

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from hpcreco import shards
-from hpcreco.doctor import probe_environment
+from hpcreco.doctor.asking import probe_environment
 from hpcreco.experiments.protodune.xy import XY
 from hpcreco.train import summary
 from tests.conftest import REPOSITORY, find_mpiexec
