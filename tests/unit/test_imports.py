@@ -19,7 +19,7 @@ SOURCES = sorted(path for path in PACKAGE.rglob("*.py"))
 ENGINES = {
     "horovod": {"hpcreco.parallel.horovod"},
     "MinkowskiEngine": {"hpcreco.sparse.minkowski"},
-    "mpi4py": {"hpcreco.collective"},
+    "mpi4py": {"hpcreco.collective.mpi", "hpcreco.collective.start"},
 }
 #: the modules that hold Triton kernels, and what launches them: they need triton when they are imported
 KERNELS = {
