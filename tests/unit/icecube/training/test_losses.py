@@ -10,6 +10,7 @@ import torch
 
 from hpcreco.config import ConfigError
 from hpcreco.experiments.icecube import losses
+from hpcreco.experiments.icecube.losses import charge as charges
 from hpcreco.experiments.icecube.settings import LOSSES, PRIOR, LossTerm
 from hpcreco.experiments.icecube.sources.contract import Expectation, Observation
 
@@ -25,8 +26,8 @@ def tensor(*values, dtype=torch.float64):
 @pytest.mark.parametrize("share", [1.0, 1e-3, 1e-6])
 def test_little_dispersion_is_poisson(mean, charge, share):
     alpha = share * 1e-3 / (charge + mean + 1)
-    nb = losses.negative_binomial(tensor(charge), tensor(mean), tensor(alpha))
-    poisson = losses.poisson(tensor(charge), tensor(mean))
+    nb = charges.negative_binomial(tensor(charge), tensor(mean), tensor(alpha))
+    poisson = charges.poisson(tensor(charge), tensor(mean))
     assert abs(float(nb - poisson)) <= alpha * (charge**2 + mean**2 + 1) + 1e-11 * abs(float(poisson))
 
 
@@ -35,7 +36,7 @@ def test_little_dispersion_is_poisson(mean, charge, share):
 @pytest.mark.parametrize("alpha", [0.0, 1e-30, 1e-12, 1e-6, 0.04, 0.06, 1.0, 50.0])
 def test_values_and_gradients_are_finite(mean, charge, alpha, dtype):
     mu, a = tensor(mean, dtype=dtype).requires_grad_(), tensor(alpha, dtype=dtype).requires_grad_()
-    value = losses.negative_binomial(tensor(charge, dtype=dtype), mu, a)
+    value = charges.negative_binomial(tensor(charge, dtype=dtype), mu, a)
     value.sum().backward()
     assert value.dtype == dtype
     for x in (value, mu.grad, a.grad):
@@ -46,7 +47,7 @@ def test_values_and_gradients_are_finite(mean, charge, alpha, dtype):
 @pytest.mark.parametrize("mean", [0.01, 1.0, 20.0])
 def test_it_is_a_distribution_with_the_variance_it_says(mean, alpha):
     q = torch.arange(0, 4000, dtype=torch.float64)
-    p = losses.negative_binomial(q, tensor(mean), tensor(alpha)).exp()
+    p = charges.negative_binomial(q, tensor(mean), tensor(alpha)).exp()
     assert float(p.sum()) == pytest.approx(1.0, abs=1e-9)
     assert float((p * q).sum()) == pytest.approx(mean, rel=1e-8)
     assert float((p * (q - mean) ** 2).sum()) == pytest.approx(mean + alpha * mean**2, rel=1e-7)
@@ -58,7 +59,7 @@ def test_derivatives_are_those_of_the_plain_formula(alpha, charge):
     import mpmath
 
     mu, a = tensor(7.0).requires_grad_(), tensor(alpha).requires_grad_()
-    value = losses.negative_binomial(tensor(charge), mu, a)
+    value = charges.negative_binomial(tensor(charge), mu, a)
     by_mu, by_alpha = torch.autograd.grad(value.sum(), (mu, a))
 
     def plain(m, b):
