@@ -9,7 +9,9 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.experiments.icecube import files
-from hpcreco.experiments.icecube.frames import ApplyEventGeneratorReconstruction, FrameError, particle_values
+from hpcreco.experiments.icecube.frames import ApplyEventGeneratorReconstruction, FrameError, classes
+from hpcreco.experiments.icecube.frames.content import particle_values
+from hpcreco.experiments.icecube.frames.observation import FrameReader
 from hpcreco.experiments.icecube.reconstruct.events import open_events
 
 
@@ -112,13 +114,7 @@ def test_a_frame_gets_its_fit(event):
 def test_frames_and_shards_say_the_same(event):
     """The observation made of a frame is the one that was read from the shard."""
     frame, _, detector, data = event
-    from hpcreco.experiments.icecube.frames import FrameReconstruction
-
-    made = FrameReconstruction(
-        "reco", "Pulses", model_dir="truth", seed_keys=["Seed"], exclusion_keys=["BadDoms", "Saturation", "Absent"],
-        preparation={}, time_window=None, detector=detector, settings=None,
-        make_particle=lambda values, fitted: None, make_map=dict,
-    ).observation(frame)  # fmt: skip
+    made = FrameReader(detector, "Pulses", ("BadDoms", "Saturation", "Absent")).observation(frame)
     for name in ("charge", "time", "dom", "event", "window", "gap_start", "gap_stop", "gap_dom", "usable"):
         one, two = getattr(made, name), getattr(data, name)
         assert one.shape == two.shape, name
@@ -156,10 +152,8 @@ def test_particles_of_the_experiments_own_class():
 
 
 def test_without_the_experiments_software_the_remedy_is_named():
-    from hpcreco.experiments.icecube.frames import _particle
-
     with pytest.raises(FrameError, match="give make_particle and make_map"):
-        _particle({}, True)
+        classes.particle({}, True)
 
 
 def test_the_example_of_the_documentation_runs(simulated, tmp_path, monkeypatch, capsys):
