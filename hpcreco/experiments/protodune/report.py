@@ -37,31 +37,22 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.add_argument(
+    _add_runs(parser)
+    _add_judgement(parser)
+    _add_comparison(parser)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
         "run",
         nargs="+",
         metavar="RUN",
         help="output_dir of a run, a folder of yinf files, or a yinf file; RUN@EPOCH for one epoch of it; several are "
         "compared",
     )
-    parser.add_argument(
-        "--epoch", type=int, help="report on this epoch's inference (default: the last one found)"
-    )
-    parser.add_argument(
-        "--true-cut",
-        metavar="CUT",
-        help="voxels with more than this are true: 0.17MeV, 5000e, or a number in the labels' unit "
-        "(default: data.threshold of the run)",
-    )
-    parser.add_argument(
-        "--all-truth",
-        action="store_true",
-        help="efficiency of all true voxels; by default of those that tiling made candidates",
-    )
-    parser.add_argument(
-        "--threshold", type=float, help="score of the working point (default: largest purity + efficiency)"
-    )
-    parser.add_argument(
+    add("--epoch", type=int, help="report on this epoch's inference (default: the last one found)")
+    add(
         "--xy",
         type=Path,
         action="append",
@@ -69,24 +60,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the xy files are, if they were moved",
     )
-    parser.add_argument("-o", "--out", type=Path, help="folder to write (default: RUN/report)")
-    parser.add_argument(
-        "--mask", type=Path, metavar="RUN", help="of charge, count only voxels that this run's scores keep"
+    add("-o", "--out", type=Path, help="folder to write (default: RUN/report)")
+    add("--force", action="store_true", help="compute the statistics of all files again")
+    add("--no-pictures", action="store_true", help="only text and tables")
+
+
+def _add_judgement(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what counts as true, and what as kept").add_argument
+    add(
+        "--true-cut",
+        metavar="CUT",
+        help="voxels with more than this are true: 0.17MeV, 5000e, or a number in the labels' unit "
+        "(default: data.threshold of the run)",
     )
-    parser.add_argument(
+    add(
+        "--all-truth",
+        action="store_true",
+        help="efficiency of all true voxels; by default of those that tiling made candidates",
+    )
+    add("--threshold", type=float, help="score of the working point (default: largest purity + efficiency)")
+    add("--mask", type=Path, metavar="RUN", help="of charge, count only voxels that this run's scores keep")
+    add(
         "--mask-threshold",
         type=float,
         default=0.35,
         metavar="P",
         help="such scores are above (default: 0.35)",
     )
-    parser.add_argument(
+
+
+def _add_comparison(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("what else to look at").add_argument
+    add(
         "--particles",
         type=Path,
         metavar="DIR",
         help="folder of the mcbeamcosmic files (default: of the parsed files)",
     )
-    parser.add_argument(
+    add(
         "--compare",
         type=Path,
         nargs="+",
@@ -94,14 +105,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="parsed spacepoint or wirecell files of the same events, to be judged by the same truth",
     )
-    parser.add_argument(
+    add(
         "--compare-shift",
         type=int,
         metavar="N",
         help="fine cells to add to their x (default: 500 for spacepoint, which carries no time shift, else 0)",
     )
-    parser.add_argument("--force", action="store_true", help="compute the statistics of all files again")
-    parser.add_argument("--no-pictures", action="store_true", help="only text and tables")
 
 
 def run(args: argparse.Namespace) -> int:

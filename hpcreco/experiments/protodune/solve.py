@@ -49,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    _add_files(parser)
+    _add_cells(parser)
+    _add_method(parser)
+    add_filewise_arguments(parser)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="yinf or xy files, or folders of them")
     add("-o", "--output", type=Path, required=True, metavar="SOLVED", help="folder for the solved files")
@@ -68,6 +75,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the yinf files' xy files are, if moved",
     )
+    add("--epoch", type=int, help="which yinf files of a folder (default: of the last epoch in it)")
+    add("--geometry", default="pdsp", help="pdsp or larsoft:<wire dump .json.bz2> (default: %(default)s)")
+    add(
+        *("-n", "--processes"),
+        type=int,
+        default=1,
+        help="processes per worker that share out the slices of an event (default: %(default)s)",
+    )
+
+
+def _add_cells(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the cells to solve for").add_argument
     add(
         "--cells",
         choices=("network", "truth", "all"),
@@ -89,6 +108,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SLICES",
         help="also candidates so many slices before and behind a chosen cell (default: %(default)s)",
     )
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how their charge is found").add_argument
     add("--method", choices=("nnls", "ols", "lasso"), default="nnls", help="(default: %(default)s)")
     add(
         "--alpha",
@@ -97,13 +120,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="A",
         help="penalty of --method lasso (default: %(default)s)",
     )
-    add("--epoch", type=int, help="which yinf files of a folder (default: of the last epoch in it)")
-    add(
-        *("-n", "--processes"),
-        type=int,
-        default=1,
-        help="processes per worker that share out the slices of an event (default: %(default)s)",
-    )
     add(
         "--dead-channels",
         default="recorded",
@@ -111,8 +127,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="local channels to leave out: recorded (by the waveforms or by tiling), none, numbers and ranges "
         "(12,40-47), or a text file of these (default: recorded)",
     )
-    add("--geometry", default="pdsp", help="pdsp or larsoft:<wire dump .json.bz2> (default: %(default)s)")
-    add_filewise_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -144,10 +158,10 @@ def _solve(args: argparse.Namespace, writer: SolvedWriter) -> int:
 
 def _writer(args: argparse.Namespace, pool: Executor | None) -> SolvedWriter:
     from hpcreco.experiments.protodune import geometry
+    from hpcreco.experiments.protodune.channel_list import channel_list
     from hpcreco.experiments.protodune.solving.cells import Choice
     from hpcreco.experiments.protodune.solving.event import SolveOptions
     from hpcreco.experiments.protodune.solving.writer import SolvedWriter
-    from hpcreco.experiments.protodune.tile import channel_list
 
     if args.grow < 0 or args.alpha < 0 or args.processes < 1:
         raise SolveUsageError("--grow and --alpha are 0 or more, --processes 1 or more")

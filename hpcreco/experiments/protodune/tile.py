@@ -9,132 +9,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpcreco.experiments.protodune import names
-from hpcreco.filewise import Job, add_filewise_arguments
+from hpcreco.experiments.protodune.tile_flags import add_arguments
+from hpcreco.filewise import Job
 
 if TYPE_CHECKING:
     from hpcreco.experiments.protodune.batches import Batch
     from hpcreco.experiments.protodune.xy_writer import XYWriter
 
+__all__ = ["TileUsageError", "add_arguments", "run"]
 LOG = logging.getLogger("hpcreco")
-
-EPILOG = """\
-examples:
-  hpcreco tile -i parsed -o xy -t 1                      every group of TPC 1, one xy file each
-  hpcreco tile -i parsed -o xy -t 1 -b 20 -n 8           20 events a file, 8 threads
-  mpiexec -n 4 hpcreco tile -i parsed -o xy -t 1         four workers (also under srun, or as a Slurm array)
-  hpcreco tile -i real -o xy -t 2 --y-type none --dead-channels recorded
-  hpcreco tile -i parsed -o xy -t 1 --save-pixel         keep the fine candidates, in the folder parsed, and then
-  hpcreco tile -i parsed -o xy4 -t 1 --from-pixel --downsample 4,2,2       another grid without tiling again
-
-A group is one (event type, index, TPC): its channel file and the first truth file in the order of --y-type.
-Finished files are skipped; missing, broken or stale ones (other input, options or geometry) are made again.
-A relative -o is taken below $BASE_DIR when that is set. Threads and workers never change a bit of the result.
-"""
 
 
 class TileUsageError(ValueError):
     """Options of tile that contradict each other or the file system."""
 
     exit_code = 2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of the original program keep their letter and meaning."""
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    add = parser.add_argument
-    add(
-        "-i",
-        "--input",
-        type=Path,
-        required=True,
-        metavar="PARSED",
-        help="folder of parsed files (.h5, or legacy .npz)",
-    )
-    add(
-        "-o",
-        "--output",
-        type=Path,
-        required=True,
-        metavar="XY",
-        help="folder for the xy files, made if missing",
-    )
-    add("-t", "--tpc", type=int, default=1, help="TPC number (default: 1)")
-    add(
-        "-b",
-        "--batch-size",
-        type=int,
-        metavar="EVENTS",
-        help="events per xy file (default: all of a group in one)",
-    )
-    add("-n", "--threads", type=int, help="threads per worker (default: cores / workers on this machine)")
-    add(
-        "--x-type",
-        default="wire",
-        choices=("wire", "hit"),
-        help="product that holds the channels (default: wire)",
-    )
-    add(
-        "--y-type",
-        default=",".join(names.TRUTH_PRODUCTS),
-        metavar="TYPES",
-        help="truth products in the order to look for them, or none for data without truth (default: %(default)s)",
-    )
-    add(
-        "--downsample",
-        default="8,4,4",
-        metavar="X,Y,Z",
-        help="fine voxels per coarse cell (default: %(default)s)",
-    )
-    add(
-        "--threshold",
-        type=float,
-        default=1e-3,
-        metavar="E",
-        help="a sample counts above this (default: %(default)s)",
-    )
-    add(
-        "--dead-channels",
-        default="none",
-        metavar="WHICH",
-        help="local channels that are always active and carry no charge: none, recorded (as the channel file lists "
-        "them), numbers and ranges (12,40-47), or a text file of these (default: none)",
-    )
-    add("--no-active-none", action="store_true", help="pixels that a plane does not cover are inactive in it")
-    add("--clip-negative", action="store_true", help="negative samples count as zero when charge is shared")
-    add(
-        "--legacy-rounding",
-        action="store_true",
-        help="a wire whose share rounds to 0.000 does not light a pixel",
-    )
-    add(
-        "--save-pixel",
-        action="store_true",
-        help="also write the fine candidates, in the folder of the parsed files",
-    )
-    add(
-        "--from-pixel",
-        action="store_true",
-        help="make xy files from the pixel files in the folder -i, without tiling again; what tiling was told is "
-        "recorded in them, so that only -t, --downsample, --downsample-y and --index-range matter",
-    )
-    add(
-        "--downsample-y",
-        metavar="X,Y,Z",
-        help="also write the truth on a grid that many coarse cells coarser: sums per cell, and the cell of every "
-        "candidate",
-    )
-    add(
-        "--index-range",
-        type=int,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="only groups with LOW <= index <= HIGH",
-    )
-    add("--geometry", default="pdsp", help="pdsp or larsoft:<wire dump .json.bz2> (default: %(default)s)")
-    add("--compression", default="default", help="default, none, lzf, gzip-0 ... gzip-9")
-    add_filewise_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -189,6 +78,7 @@ def output_folder(output: Path) -> Path:
 
 def _writer(args: argparse.Namespace) -> XYWriter:
     from hpcreco.experiments.protodune import geometry
+    from hpcreco.experiments.protodune.channel_list import channel_list
     from hpcreco.experiments.protodune.tiling.tiler import TilingOptions
     from hpcreco.experiments.protodune.xy_writer import XYWriter
 
@@ -265,25 +155,6 @@ def _three(text: str, flag: str = "--downsample") -> tuple[int, int, int]:
     except ValueError:
         raise TileUsageError(f"{flag} {text}: expected three whole numbers, e.g. 8,4,4") from None
     return x, y, z
-
-
-def channel_list(text: str) -> tuple[int, ...]:
-    """``none``, ``12,40-47`` or the path of a text file of such numbers -> sorted channels."""
-    if text == "none":
-        return ()
-    if Path(text).is_file():
-        lines = Path(text).read_text().splitlines()
-        text = " ".join(line.split("#")[0] for line in lines)
-    channels: set[int] = set()
-    for part in text.replace(",", " ").split():
-        low, dash, high = part.partition("-")
-        try:
-            channels.update(range(int(low), int(high if dash else low) + 1))
-        except ValueError:
-            raise TileUsageError(
-                f"--dead-channels: {part!r} is neither a channel, a range, nor a file"
-            ) from None
-    return tuple(sorted(channels))
 
 
 def _cores_per_worker() -> int:

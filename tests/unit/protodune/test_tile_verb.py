@@ -9,6 +9,7 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.experiments.protodune import geometry, labels, parsed, parsed_npz, tile
+from hpcreco.experiments.protodune.channel_list import channel_list
 from hpcreco.experiments.protodune.tiling.tiler import Tiler
 from hpcreco.experiments.protodune.xy import PIXEL, XY
 
@@ -311,7 +312,7 @@ def test_dead_channels_from_a_list_a_file_or_the_input(tmp_path):
     assert any(len(with_dead[k]["voxels"]["coords"]) > len(live[k]["voxels"]["coords"]) for k in live)
     with shards.Shard(files(tmp_path / "rec")[0]) as shard:
         assert shard.attributes["dead_channels"] == dead
-    assert tile.channel_list("12,40-42") == (12, 40, 41, 42)
+    assert channel_list("12,40-42") == (12, 40, 41, 42)
 
 
 def test_saved_pixels_sum_to_the_cells(folder, tmp_path):

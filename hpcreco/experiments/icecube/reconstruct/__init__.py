@@ -28,8 +28,16 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.add_argument("model", metavar="MODEL", help='folder of an export, a config, or "truth"')
-    parser.add_argument(
+    _add_inputs(parser)
+    _add_fits(parser)
+    _add_more(parser)
+    filewise.add_filewise_arguments(parser)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("model", metavar="MODEL", help='folder of an export, a config, or "truth"')
+    add(
         "-i",
         "--inputs",
         nargs="+",
@@ -38,64 +46,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="pulses shards, or folders of them",
     )
-    parser.add_argument(
-        "-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the yinf files"
-    )
-    parser.add_argument(
+    add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the yinf files")
+    add(
         "--events",
         type=_slice,
         default=slice(None),
         metavar="A:B",
         help="only these of each shard, counted from 0",
     )
-    fits = parser.add_argument_group("fits")
-    fits.add_argument(
-        "--seed",
-        action="append",
-        metavar="NAME",
-        help='start values of the shard by name, "data" (from the pulses) or "x_parameters" (the truth); repeated: '
-        "the best of the fits is kept",
-    )
-    fits.add_argument("--random-seeds", type=int, metavar="N", help="so many more fits from around each seed")
-    fits.add_argument("--fix", action="append", metavar="PARAMETER", help="hold a parameter at its seed")
-    fits.add_argument(
-        "--optimizer",
-        choices=("batched", "scipy", "spherical_opt"),
-        help="many events at once, or one by one: with scipy, or without gradients on the sphere "
-        "(settings: ..._optimizer_settings)",
-    )
-    fits.add_argument("--batch-size", type=int, metavar="N", help="events fitted together")
-    fits.add_argument(
-        "--precision", choices=("float32", "float64"), help="of the likelihood (default float64)"
-    )
-    fits.add_argument(
-        "--bright-doms", action="store_true", help="leave out DOMs with most of an event's charge"
-    )
-    fits.add_argument(
-        "--merge-pulses", type=float, metavar="NS", help="merge pulses in the same slot of this length"
-    )
-    more = parser.add_argument_group("beyond the fit")
-    more.add_argument(
-        "--covariance", action="store_true", help="from second derivatives, gradients, and both"
-    )
-    more.add_argument("--circular", action="store_true", help="circularised error of the direction")
-    more.add_argument(
-        "--skyscan",
-        action="store_true",
-        help="profile likelihood over the sky; with fewer files than ranks, all ranks fit pixels of each event",
-    )
-    more.add_argument("--goodness", action="store_true", help="rank among events drawn from the fit")
-    more.add_argument("--mcmc", action="store_true", help="posterior samples")
-    more.add_argument("--scans", action="store_true", help="likelihood along each parameter")
-    parser.add_argument(
+    add(
         "--set",
         metavar="a.b=c",
         action="append",
         default=[],
         help="a key of reconstruction_settings; repeatable",
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    filewise.add_filewise_arguments(parser)
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+
+
+def _add_fits(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("fits").add_argument
+    add(
+        "--seed",
+        action="append",
+        metavar="NAME",
+        help='start values of the shard by name, "data" (from the pulses) or "x_parameters" (the truth); repeated: '
+        "the best of the fits is kept",
+    )
+    add("--random-seeds", type=int, metavar="N", help="so many more fits from around each seed")
+    add("--fix", action="append", metavar="PARAMETER", help="hold a parameter at its seed")
+    add(
+        "--optimizer",
+        choices=("batched", "scipy", "spherical_opt"),
+        help="many events at once, or one by one: with scipy, or without gradients on the sphere "
+        "(settings: ..._optimizer_settings)",
+    )
+    add("--batch-size", type=int, metavar="N", help="events fitted together")
+    add("--precision", choices=("float32", "float64"), help="of the likelihood (default float64)")
+    add("--bright-doms", action="store_true", help="leave out DOMs with most of an event's charge")
+    add("--merge-pulses", type=float, metavar="NS", help="merge pulses in the same slot of this length")
+
+
+def _add_more(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("beyond the fit").add_argument
+    add("--covariance", action="store_true", help="from second derivatives, gradients, and both")
+    add("--circular", action="store_true", help="circularised error of the direction")
+    add(
+        "--skyscan",
+        action="store_true",
+        help="profile likelihood over the sky; with fewer files than ranks, all ranks fit pixels of each event",
+    )
+    add("--goodness", action="store_true", help="rank among events drawn from the fit")
+    add("--mcmc", action="store_true", help="posterior samples")
+    add("--scans", action="store_true", help="likelihood along each parameter")
 
 
 def _slice(text: str) -> slice:
