@@ -7,7 +7,9 @@ Array tasks run at different times, so what they share out must not depend on wh
 is split over array tasks first, and each task shares what is unfinished of its part over its ranks.
 """
 
-from hpcreco.filewise.jobs import FilewiseError, Job, add_filewise_arguments, options
+from hpcreco.filewise.finished import fingerprint, unfinished
+from hpcreco.filewise.flags import add_filewise_arguments, options, positive
+from hpcreco.filewise.jobs import FilewiseError, Job
 from hpcreco.filewise.running import run
 from hpcreco.filewise.splitting import SCHEDULES, by_size, contiguous
 
@@ -18,6 +20,9 @@ __all__ = [
     "add_filewise_arguments",
     "by_size",
     "contiguous",
+    "fingerprint",
     "options",
+    "positive",
     "run",
+    "unfinished",
 ]

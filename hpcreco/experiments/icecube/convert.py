@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -132,7 +130,7 @@ def _job(path: Path, args: argparse.Namespace, detector: Detector | None) -> fil
     stat = path.stat()
     options = {k: v for k, v in sorted(vars(args).items()) if k in _MEANINGFUL}
     content = [VERSION, path.name, stat.st_size, stat.st_mtime_ns, options, detector and detector.sha256]
-    fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    fingerprint = filewise.fingerprint(content)
     return filewise.Job(str(path), (path,), (args.out / f"pulses-{path.stem}.h5",), fingerprint, stat.st_size)
 
 
@@ -255,12 +253,5 @@ def record(
 
 
 def _unfinished_reason(job: filewise.Job) -> str | None:
-    path = job.outputs[0]
-    if not path.is_file():
-        return "missing"
-    try:
-        with shards.Shard(path) as shard:
-            recorded = shard.attributes.get("fingerprint")
-    except shards.ShardError as error:
-        return f"broken: {error}"
-    return None if recorded == job.fingerprint else "stale: made with other options or from another input"
+    otherwise = "stale: made with other options or from another input"
+    return filewise.unfinished(job.outputs[0], "fingerprint", job.fingerprint, otherwise)

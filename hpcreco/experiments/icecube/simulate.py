@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="folder of the shards")
     change = parser.add_argument_group("change the preset")
-    change.add_argument("-n", "--events", type=_natural, metavar="N", help="how many events")
-    change.add_argument("--per-file", type=_natural, metavar="N", help="events per file")
+    change.add_argument("-n", "--events", type=filewise.positive, metavar="N", help="how many events")
+    change.add_argument("--per-file", type=filewise.positive, metavar="N", help="events per file")
     change.add_argument("--first-file", type=int, default=0, metavar="I", help="number of the first file")
     change.add_argument("--detector", metavar="NAME", help="hex86, hex<strings>x<doms>, or a file")
     change.add_argument(
@@ -126,7 +123,7 @@ class Batch:
             self.settings.model_dump(),
             self.detector.sha256,
         ]
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return filewise.fingerprint(content)
 
     def job(self, out: Path) -> filewise.Job:
         """The file-wise job that makes the file in the folder `out`."""
@@ -164,25 +161,17 @@ class Batch:
 def _unfinished_reason(job: filewise.Job) -> str | None:
     """Why a file has to be made, None when it is there and was made with the same settings."""
     path = job.outputs[0]
-    if not path.is_file():
-        return "missing"
-    try:
-        with shards.Shard(path) as shard:
-            attributes: Mapping[str, Any] = shard.attributes
-    except shards.ShardError as error:
-        return f"broken: {error}"
-    if attributes.get("fingerprint") != job.fingerprint:
-        return "stale: made with another seed, other options or another version"
-    if not (path.parent / _detector.file_name(attributes["detector_sha256"])).is_file():
-        return "missing: the detector beside it"
-    return None
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value
+    reason = filewise.unfinished(
+        path,
+        "fingerprint",
+        job.fingerprint,
+        "stale: made with another seed, other options or another version",
+    )
+    if reason:
+        return reason
+    with shards.Shard(path) as shard:
+        detector = _detector.file_name(shard.attributes["detector_sha256"])
+    return None if (path.parent / detector).is_file() else "missing: the detector beside it"
 
 
 def _seed(text: str) -> int:

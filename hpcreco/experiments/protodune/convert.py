@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,7 +254,7 @@ def _fingerprint(path: Path, args: argparse.Namespace) -> str:
     if args.reader:
         options += [args.reader, args.geometry]
     content: list[Any] = [path.name, stat.st_size, stat.st_mtime_ns, options]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return filewise.fingerprint(content)
 
 
 def _unfinished_reason(job: filewise.Job) -> str | None:

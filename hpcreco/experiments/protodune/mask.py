@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hpcreco import filewise
 from hpcreco.filewise import Job, add_filewise_arguments
-from hpcreco.shards import Shard, ShardError, ShardWriter
+from hpcreco.shards import Shard, ShardWriter
 
 EPILOG = """\
 examples:
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Mask what is not finished; exit code 0, or 1 when a file failed."""
-    from hpcreco import collective, filewise
+    from hpcreco import collective
     from hpcreco.experiments.protodune import masking
 
     ranks = collective.connect()
@@ -116,14 +117,8 @@ def _job(charge: Path, ghost: Path | None, folder: Path, threshold: float) -> Jo
 
 def _unfinished(job: Job) -> str | None:
     """Why the masked file has to be made (again), or None."""
-    if not job.outputs[0].is_file():
-        return "missing"
-    try:
-        with Shard(job.outputs[0]) as made:
-            current = made.attributes.get("mask_recipe") == job.fingerprint
-    except ShardError as error:
-        return f"broken: {error}"
-    return None if current else "stale: made from other files, or with another threshold"
+    otherwise = "stale: made from other files, or with another threshold"
+    return filewise.unfinished(job.outputs[0], "mask_recipe", job.fingerprint, otherwise)
 
 
 def _write(job: Job, threshold: float) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hpcreco import filewise
 from hpcreco.experiments.protodune import names
 from hpcreco.filewise import Job, add_filewise_arguments
 
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge what is not finished; exit code 0, or 1 when a file failed."""
-    from hpcreco import collective, filewise
+    from hpcreco import collective
     from hpcreco.experiments.protodune import geometry
 
     detector = geometry.load(args.geometry)
@@ -121,16 +122,8 @@ def _plan(args: argparse.Namespace, merger: Merger) -> list[Job]:
 
 def _unfinished(job: Job) -> str | None:
     """Why the merged file has to be made (again), or None."""
-    from hpcreco.shards import Shard, ShardError
-
-    if not job.outputs[0].is_file():
-        return "missing"
-    try:
-        with Shard(job.outputs[0]) as made:
-            recorded = json.dumps(made.attributes.get("recipe"), sort_keys=True)
-    except ShardError as error:
-        return f"broken: {error}"
-    return None if recorded == job.fingerprint else "stale: made from other files, or with other options"
+    otherwise = "stale: made from other files, or with other options"
+    return filewise.unfinished(job.outputs[0], "recipe", json.loads(job.fingerprint), otherwise)
 
 
 @dataclass(frozen=True)

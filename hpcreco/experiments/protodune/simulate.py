@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hpcreco import filewise, shards
+from hpcreco import filewise
 from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, REAL_TPCS, Geometry, seeing_tpcs
 from hpcreco.experiments.protodune.simulation import generator
@@ -57,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     change.add_argument(
         "--types", nargs="+", choices=generator.KINDS, metavar="TYPE", help=f"of {generator.KINDS}"
     )
-    change.add_argument("--files", type=_natural, metavar="N", help="files per event type")
-    change.add_argument("--events", type=_natural, metavar="N", help="events per file")
+    change.add_argument("--files", type=filewise.positive, metavar="N", help="files per event type")
+    change.add_argument("--events", type=filewise.positive, metavar="N", help="events per file")
     change.add_argument("--first-index", type=int, metavar="I", help="number of the first file")
     change.add_argument(
         "--tpcs", nargs="+", type=int, metavar="T", help=f"of {REAL_TPCS}, or those of --geometry"
@@ -167,22 +166,15 @@ def _settings(args: argparse.Namespace) -> Settings:
 def _unfinished_reason(job: filewise.Job) -> str | None:
     """Why a job has to be done, None when all its files are there and were made with the same settings."""
     for path in job.outputs:
-        if not path.is_file():
-            return "missing"
         if path.suffix != ".h5":
-            continue
-        try:
-            with shards.Shard(path) as shard:
-                attributes: Mapping[str, Any] = shard.attributes
-        except shards.ShardError as error:
-            return f"broken: {error}"
-        if attributes.get("fingerprint") != job.fingerprint:
-            return "stale: made with another seed, other options or another version"
+            reason = None if path.is_file() else "missing"
+        else:
+            reason = filewise.unfinished(
+                path,
+                "fingerprint",
+                job.fingerprint,
+                "stale: made with another seed, other options or another version",
+            )
+        if reason:
+            return reason
     return None
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return value

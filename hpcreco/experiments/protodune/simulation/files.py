@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,7 +42,7 @@ class Batch:
         content = [
             chain.VERSION, self.seed, self.key, self.events, asdict(self.settings), self.geometry.digest,
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return filewise.fingerprint(content)
 
     def job(self, out: Path, energy: bool = False, npz: bool = False, hit: bool = False) -> filewise.Job:
         """The file-wise job that makes the batch in the folder `out`."""

@@ -1,0 +1,30 @@
+"""Is a job's output there, whole, and made of what it would be made of now?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from hpcreco.shards import Shard, ShardError
+
+
+def fingerprint(content: Any) -> str:
+    """Digest of all that decides a file's content, given as JSON values."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def unfinished(path: Path, attribute: str, expected: Any, otherwise: str) -> str | None:
+    """None when the shard `path` is whole and holds `expected` in an attribute, else why it has to be made.
+
+    otherwise: the reason when the attribute says something else, or nothing.
+    """
+    if not path.is_file():
+        return "missing"
+    try:
+        with Shard(path) as shard:
+            recorded = shard.attributes.get(attribute)
+    except ShardError as error:
+        return f"broken: {error}"
+    return None if recorded == expected else otherwise
