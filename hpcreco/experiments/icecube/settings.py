@@ -26,17 +26,14 @@ LOSSES = (
 PRIOR = "prior"
 
 
-class LossTerm(Strict):
-    """One term of the loss.
+class LossOptions(Strict):
+    """What the functions of the loss can be told.
 
-    function: one of LOSSES, or PRIOR. weight: factor of the whole term. min_alpha: least over-dispersion of a charge.
-    mpe_quantile: which pulse the multi-photo-electron likelihood takes, 0 for a DOM's first. min_charge_quantile,
-    max_charge_quantile: of the pulses that `unbinned_charge_quantile_pdf` takes. uniform: parameter ->
-    (low, high); normal: parameter -> (mean, width), of a prior.
+    min_alpha: least over-dispersion of a charge. mpe_quantile: which pulse the multi-photo-electron likelihood takes,
+    0 for a DOM's first. min_charge_quantile, max_charge_quantile: of the pulses that `unbinned_charge_quantile_pdf`
+    takes. uniform: parameter -> (low, high); normal: parameter -> (mean, width), of a prior.
     """
 
-    function: str
-    weight: float = 1.0
     add_normalization_term: bool = True
     min_alpha: float | None = Field(default=None, ge=0)
     mpe_quantile: float = Field(default=0.0, ge=0, lt=1)
@@ -44,6 +41,13 @@ class LossTerm(Strict):
     max_charge_quantile: float = Field(default=1.0, ge=0, le=1)
     uniform: dict[str, tuple[float, float]] = Field(default_factory=dict)
     normal: dict[str, tuple[float, float]] = Field(default_factory=dict)
+
+
+class LossTerm(LossOptions):
+    """One term of the loss. function: one of LOSSES, or PRIOR. weight: factor of the whole term."""
+
+    function: str
+    weight: float = 1.0
 
     @property
     def is_prior(self) -> bool:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from hpcreco.experiments.protodune.xy import AXES
+from hpcreco.experiments.protodune.xy import AXES, XY
 from hpcreco.shards import Attribute, Field, Schema, Table
+
+#: attributes that a solved file takes over from its xy file
+OF_XY = (
+    *("event_type", "index", "batch", "n_batches", "tpc", "downsample", "voxel_size_mm", "frame_origin_mm"),
+    *("spatial_shape", "feature_names", "geometry", "geometry_digest"),
+)
 
 SOLVED = Schema(
     format="hpcreco/protodune/solved",
@@ -28,18 +34,7 @@ SOLVED = Schema(
         ),
     ),
     attributes=(
-        Attribute("event_type", "str"),
-        Attribute("index", "int"),
-        Attribute("batch", "int"),
-        Attribute("n_batches", "int"),
-        Attribute("tpc", "ints"),
-        Attribute("downsample", "ints"),
-        Attribute("voxel_size_mm", "floats"),
-        Attribute("frame_origin_mm", "floats"),
-        Attribute("spatial_shape", "ints"),
-        Attribute("feature_names", "strs"),
-        Attribute("geometry", "str"),
-        Attribute("geometry_digest", "str"),
+        *(attribute for attribute in XY.attributes if attribute.name in OF_XY),
         Attribute("epoch", "int", required=False),  # of the network that chose the cells
         Attribute("cells", "str"),  # network, truth or all
         Attribute("threshold", "float"),  # least probability (network) or largest charge of no truth (truth)
@@ -57,12 +52,6 @@ SOLVED = Schema(
         Attribute("recipe", "json", volatile=True),  # what decides whether it is stale
     ),
 )
-#: attributes that a solved file takes over from its xy file
-OF_XY = (
-    *("event_type", "index", "batch", "n_batches", "tpc", "downsample", "voxel_size_mm", "frame_origin_mm"),
-    *("spatial_shape", "feature_names", "geometry", "geometry_digest"),
-)
-
 MERGED = Schema(
     format="hpcreco/protodune/merged",
     version=1,

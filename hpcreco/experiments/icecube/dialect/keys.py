@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from hpcreco.config import Cadence, EarlyStop, Parallel, Strict, within_budget
+from hpcreco.experiments.icecube.settings import LossOptions
 
 #: keys that are accepted and change nothing, and why; `*` stands for any name
 INERT = {
@@ -118,19 +119,11 @@ class Iterators(Strict):
     test: Iterator | None = None
 
 
-class LossConfig(Strict):
-    """`config:` of a loss module."""
+class LossConfig(LossOptions):
+    """`config:` of a loss module; the original's keys, and our options."""
 
     float_precision: str = "float32"
-    add_normalization_term: bool = True
     loss_function_name: str | None = None
-    # hpcreco's own
-    min_alpha: float | None = Field(default=None, ge=0)
-    mpe_quantile: float = Field(default=0.0, ge=0, lt=1)
-    min_charge_quantile: float = Field(default=0.0, ge=0, le=1)
-    max_charge_quantile: float = Field(default=1.0, ge=0, le=1)
-    uniform: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    normal: dict[str, tuple[float, float]] = Field(default_factory=dict)
 
 
 class LossModule(Strict):

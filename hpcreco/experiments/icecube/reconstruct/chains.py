@@ -67,54 +67,35 @@ def sample(
 ) -> Chain:
     """Sample the single event of `data` around `best` (p,); walkers start from `covariance` (k, k) in coordinates."""
     settings = settings or Sampling()
-    if settings.method == "emcee":
-        return _ensemble(likelihood, data, best, space, settings, covariance, seed)
-    return _chains(likelihood, data, best, space, settings, covariance, seed)
-
-
-def _chains(
-    likelihood: Likelihood,
-    data: Observation,
-    best: Tensor,
-    space: Space,
-    settings: Sampling,
-    covariance: Tensor | None,
-    seed: int,
-) -> Chain:
-    rng = np.random.default_rng(seed)
     target = Target(likelihood, data, best, space, _root(covariance, space.n_free, settings))
-    z = rng.standard_normal((settings.walkers or 10, space.n_free))
+    return (_ensemble if settings.method == "emcee" else _chains)(target, settings, seed)
+
+
+def _chains(target: Target, settings: Sampling, seed: int) -> Chain:
+    """Chains of our own, each from its own start."""
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((settings.walkers or 10, target.size))
     walk = METHODS[settings.method](target, z, settings.steps * settings.thin, settings.burn_in, rng)
-    kept = walk.z[settings.thin - 1 :: settings.thin].reshape(-1, space.n_free)
-    y = torch.as_tensor(target.coordinates(kept)).to(best)
-    parameters = space.parameters(y, best.repeat(len(y), 1)).cpu().double().numpy()
-    return Chain(parameters, walk.loss[settings.thin - 1 :: settings.thin].reshape(-1), walk.accepted)
+    kept = walk.z[settings.thin - 1 :: settings.thin].reshape(-1, target.size)
+    loss = walk.loss[settings.thin - 1 :: settings.thin].reshape(-1)
+    return Chain(target.parameters(kept), loss, walk.accepted)
 
 
-def _ensemble(
-    likelihood: Likelihood,
-    data: Observation,
-    best: Tensor,
-    space: Space,
-    settings: Sampling,
-    covariance: Tensor | None,
-    seed: int,
-) -> Chain:
+def _ensemble(target: Target, settings: Sampling, seed: int) -> Chain:
+    """emcee's walkers, which propose by each other's places."""
     import emcee
 
-    k = space.n_free
+    k = target.size
     walkers = settings.walkers or 4 * k + 4 * k % 2
-    target = Target(likelihood, data, best, space, _root(covariance, k, settings))
     start = np.random.default_rng(seed).standard_normal((walkers, k))
     sampler = emcee.EnsembleSampler(walkers, k, lambda z: -target.loss(z), vectorize=True)
     sampler.random_state = np.random.RandomState(seed).get_state()  # what emcee draws from
     state = sampler.run_mcmc(start, settings.burn_in) if settings.burn_in else start
     sampler.reset()
     sampler.run_mcmc(state, settings.steps * settings.thin, thin_by=1)
-    flat = torch.as_tensor(target.coordinates(sampler.get_chain(thin=settings.thin, flat=True))).to(best)
+    kept = sampler.get_chain(thin=settings.thin, flat=True)
     loss = -sampler.get_log_prob(thin=settings.thin, flat=True)
-    parameters = space.parameters(flat, best.repeat(len(flat), 1))
-    return Chain(parameters.cpu().double().numpy(), loss, float(np.mean(sampler.acceptance_fraction)))
+    return Chain(target.parameters(kept), loss, float(np.mean(sampler.acceptance_fraction)))
 
 
 def _root(covariance: Tensor | None, k: int, settings: Sampling) -> np.ndarray:

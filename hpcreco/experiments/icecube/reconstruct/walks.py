@@ -42,6 +42,11 @@ class Target:
         centre = self.space.coordinates(self.best[None])[0].cpu().double().numpy()
         return centre + z @ self.root.T
 
+    def parameters(self, z: np.ndarray) -> np.ndarray:
+        """(c, p) physical parameters."""
+        y = torch.as_tensor(self.coordinates(z)).to(self.best)
+        return self.space.parameters(y, self.best.repeat(len(y), 1)).cpu().double().numpy()
+
     def loss(self, z: np.ndarray) -> np.ndarray:
         """(c,) loss."""
         objective, y = self._asked(z)
