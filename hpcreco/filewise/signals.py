@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
 EXIT_STOPPED = 75
+_SOON = 0.01  # seconds
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -44,14 +46,35 @@ class StopSignals:
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
         """The block that a signal interrupts; elsewhere a signal is only remembered."""
-        self._interruptible = self.received is None
+        previous = sys.unraisablehook
+
+        def swallowed(what: Any) -> None:
+            if isinstance(what.exc_value, Stopped):
+                self._repeat()
+            else:
+                previous(what)
+
+        sys.unraisablehook = swallowed
         try:
+            self._interruptible = True
+            if self.received:  # it came after the last look at it
+                self._interruptible = False
+                raise Stopped(f"stopped by {self.received}")
             yield
         finally:
             self._interruptible = False
+            sys.unraisablehook = previous
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
         if self._interruptible:
             self._interruptible = False  # a second signal must not interrupt the clean-up after the first
             raise Stopped(f"stopped by {self.received}")
+
+    def _repeat(self) -> None:
+        """The signal once more: nobody can catch what was raised in a weak reference's callback, of which h5py has
+        many. Soon, when the main thread has left that.
+        """
+        again = (threading.main_thread().ident, signal.Signals[str(self.received)])
+        threading.Timer(_SOON, signal.pthread_kill, again).start()
+        self._interruptible = True

@@ -6,6 +6,9 @@ import argparse
 import json
 import os
 import signal
+import sys
+import time
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from hpcreco import filewise, shards
 from hpcreco.collective import Alone
 from hpcreco.filewise.running import _part_of_array
+from hpcreco.filewise.signals import Stopped, StopSignals
 from hpcreco.filewise.splitting import split
 
 numbers = st.integers(0, 60)
@@ -214,6 +218,33 @@ def test_a_work_that_catches_exceptions_cannot_catch_the_stop(files):
     assert files.worked == []
 
 
+def test_a_stop_within_a_callback_that_swallows_exceptions_is_not_lost(files):
+    class Referred:
+        pass
+
+    def work(job):
+        referred = Referred()
+        reference = weakref.ref(referred, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+        del referred
+        assert reference() is None
+        time.sleep(300)
+
+    hook = sys.unraisablehook
+    assert files.run(work) == 75
+    assert files.statuses()["f0"] == "stopped"
+    assert sys.unraisablehook is hook
+
+
+def test_a_stop_between_two_files_is_one(files):
+    signals = StopSignals()
+    with signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped), signals.interrupting():
+            pytest.fail("the work has begun")
+        for number, handler in signals._previous.items():
+            signal.signal(number, handler)
+
+
 def test_handlers_are_restored_after_an_undisturbed_run(files):
     before = signal.getsignal(signal.SIGTERM)
     files.run()
@@ -261,10 +292,11 @@ def test_each_array_task_writes_its_own_report(files, task, monkeypatch):
     assert {record["worker"] for record in content["jobs"]} == {task}
 
 
-def test_a_report_that_cannot_be_written_is_a_failure(files, capsys):
-    assert files.run(run_report=Path("/proc/nowhere/report.json")) == 1
+def test_a_report_that_cannot_be_written_is_a_failure(files, capsys, tmp_path):
+    (tmp_path / "no folder").write_text("")
+    assert files.run(run_report=tmp_path / "no folder" / "report.json") == 1
     assert set(files.worked) == {job.key for job in files.jobs}
-    assert "/proc/nowhere/report.json" in capsys.readouterr().err
+    assert "no folder/report.json" in capsys.readouterr().err
 
 
 def test_the_flags_are_the_options_of_run(files, tmp_path):
