@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcreco import world as _world
+from hpcreco.collective import shared_memory
 from hpcreco.collective.mpi import Mpi
 from hpcreco.collective.operations import Alone, Collective
 from hpcreco.world import World, WorldError
@@ -62,6 +63,8 @@ def _begin(world: World, promised: str) -> Any:
             # MPICH 5 tells the others its UCX address with a rest of uninitialised memory in it, which may make the
             # line longer than the 1024 characters that Slurm's pmi2 reads at once; libfabric's addresses are short.
             os.environ.setdefault("MPIR_CVAR_CH4_NETMOD", "ofi")
+        if lacking := shared_memory.settle(world.local_size):
+            raise _refusal(world, f"{promised} {lacking}", of_node=True)
     MPI.Init_thread(MPI.THREAD_MULTIPLE)
     return MPI
 
@@ -74,10 +77,10 @@ def _speaks_pmix() -> bool:
         return True
 
 
-def _refusal(world: World, message: str) -> WorldError:
-    """An error that every rank raises and rank 0 alone says."""
+def _refusal(world: World, message: str, of_node: bool = False) -> WorldError:
+    """An error that every rank raises, perhaps of one node only, and its first rank alone says."""
     error = WorldError(message)
-    vars(error).update(everywhere=True, quiet=world.rank != 0)
+    vars(error).update(everywhere=not of_node, quiet=(world.local_rank if of_node else world.rank) != 0)
     return error
 
 

@@ -74,6 +74,8 @@ name = MPI.Get_library_version().split(chr(10))[0].replace(chr(9), " ").strip(ch
 print(mpi4py.__version__, "-", " ".join(name.split()) + ",", os.path.realpath(library), f"({{abi}})")
 """
 HOROVOD = f"""
+from hpcreco.collective import shared_memory
+shared_memory.settle(1)
 import mpi4py
 mpi4py.rc.initialize = False
 from mpi4py import MPI

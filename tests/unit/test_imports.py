@@ -209,7 +209,7 @@ def loaded_by(program: str) -> set[str]:
     """Top-level modules that are loaded after a program ran in a fresh interpreter."""
     code = f"import sys\n{program}\nprint('LOADED', *sorted(m.split('.')[0] for m in sys.modules))"
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=400, check=False
     )
     assert run.returncode == 0, run.stderr
     return set(run.stdout.rpartition("LOADED")[2].split())
