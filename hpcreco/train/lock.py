@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import threading
@@ -13,6 +14,8 @@ from typing import Any
 HEARTBEAT = 10.0
 #: a lock whose heartbeat is older than this belongs to a dead run
 STALE = 90.0
+#: seconds within which a lock without content may be one that is being made
+_YOUNG = 5.0
 
 
 class LockError(RuntimeError):
@@ -34,6 +37,19 @@ def _content(path: Path) -> dict[str, Any] | None:
         return dict(json.loads(path.read_text()))
     except (OSError, ValueError):
         return None
+
+
+def _name(file: Path, name: Path) -> None:
+    """Give `file` the further name `name`; raises FileExistsError if that is taken."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        raise
+    except (
+        OSError
+    ):  # a file system without hard links: an empty file takes the name, and `file` then its place
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL))
+        os.replace(file, name)
 
 
 class RunLock:
@@ -63,7 +79,9 @@ class RunLock:
             ours = (
                 holder is not None and holder.get("job") is not None and holder.get("job") == self._me["job"]
             )
-            if holder is None or self._dead(holder):
+            if holder is None and abs(self._age()) < _YOUNG:
+                time.sleep(0.1)
+            elif holder is None or self._dead(holder):
                 self._evict(holder)
             elif not ours or time.time() > deadline:
                 raise LockError(
@@ -87,12 +105,12 @@ class RunLock:
         temporary = self.path.with_name(f".lock.{self._me['host']}.{os.getpid()}")
         temporary.write_text(json.dumps(self._me))
         try:
-            os.link(temporary, self.path)
+            _name(temporary, self.path)
             return True
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
     def _evict(self, dead: dict[str, Any] | None) -> None:
         # moved aside first: between looking and deleting, another process may have put its own live lock here
@@ -102,8 +120,8 @@ class RunLock:
         except FileNotFoundError:
             return
         if _content(aside) != dead:
-            os.link(aside, self.path)
-        aside.unlink()
+            _name(aside, self.path)
+        aside.unlink(missing_ok=True)
 
     def _holder(self) -> dict[str, Any] | None:
         return _content(self.path)
@@ -112,10 +130,14 @@ class RunLock:
         if holder["host"] == self._me["host"]:
             started = _started(int(holder["pid"]))
             return started is None or started != holder["started"]
+        return self._age() > self._stale
+
+    def _age(self) -> float:
+        """Seconds since the last beat; of a lock that is gone, infinitely many."""
         try:
-            return time.time() - self.path.stat().st_mtime > self._stale
+            return time.time() - self.path.stat().st_mtime
         except OSError:
-            return True
+            return math.inf
 
     def _beat(self) -> None:
         while not self._end.wait(self._heartbeat):

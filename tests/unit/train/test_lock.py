@@ -1,5 +1,6 @@
 """The run lock: one holder, taken over from the dead, waited for by the requeued."""
 
+import errno
 import json
 import os
 import subprocess
@@ -17,7 +18,18 @@ def foreign(path, **changes):
     path.write_text(json.dumps(holder))
 
 
-def test_a_second_holder_is_refused_by_name(tmp_path):
+@pytest.fixture(params=["hard links", "no hard links"])
+def links(request, monkeypatch):
+    """File systems of both kinds."""
+    if request.param == "no hard links":
+        monkeypatch.setattr("hpcreco.train.lock.os.link", refuse)
+
+
+def refuse(*_):
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+def test_a_second_holder_is_refused_by_name(tmp_path, links):
     with RunLock(tmp_path), pytest.raises(LockError, match=f"process {os.getpid()}"), RunLock(tmp_path):
         pass
     assert not (tmp_path / ".lock").exists()
@@ -25,7 +37,7 @@ def test_a_second_holder_is_refused_by_name(tmp_path):
         pass
 
 
-def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path, monkeypatch):
+def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path, links, monkeypatch):
     code = (
         "import os, sys; from pathlib import Path; from hpcreco.train.lock import RunLock\n"
         "RunLock(Path(sys.argv[1])).__enter__(); os._exit(9)"
@@ -35,6 +47,21 @@ def test_the_lock_of_a_killed_process_is_taken_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("hpcreco.train.lock.time.sleep", lambda seconds: pytest.fail("it waited"))
     with RunLock(tmp_path):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_without_content_is_left_alone_while_it_may_be_in_the_making(tmp_path, monkeypatch):
+    (tmp_path / ".lock").touch()
+    waits = []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            os.utime(tmp_path / ".lock", (1, 1))
+
+    monkeypatch.setattr("hpcreco.train.lock.time.sleep", wait)
+    with RunLock(tmp_path):
+        assert len(waits) == 3
 
 
 def test_a_reused_process_number_is_not_the_old_process(tmp_path):
