@@ -42,6 +42,7 @@ class Watchdog:
     def __enter__(self) -> Watchdog:
         self.beat()
         if self._timeout:
+            self._arm()  # a main thread that takes the interpreter's lock at once leaves no turn to the other
             self._thread.start()
         return self
 
@@ -57,12 +58,17 @@ class Watchdog:
     def _watch(self) -> None:
         pause = min(1.0, self._timeout / 10)
         while True:
-            left = self._last + self._timeout - time.monotonic()
-            if left <= 0:
+            if self._arm() <= 0:
                 self._end()
-            faulthandler.dump_traceback_later(left + _GRACE_SECONDS, exit=True, file=_stderr())
             if self._done.wait(pause):
                 return
+
+    def _arm(self) -> float:
+        """The seconds that are left; while there are any, the C thread is given a few more than these."""
+        left = self._last + self._timeout - time.monotonic()
+        if left > 0:
+            faulthandler.dump_traceback_later(left + _GRACE_SECONDS, exit=True, file=_stderr())
+        return left
 
     def _end(self) -> None:
         since = "its start" if self._step < 0 else f"step {self._step}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import threading
 import pytest
 import torch
 
+from hpcreco.parallel import watchdog
 from hpcreco.parallel.serial import Serial
 from hpcreco.parallel.watchdog import Watchdog, abort_on_error
 
@@ -22,7 +24,7 @@ ranks = Serial(torch.device("cpu"))
 
 def run(body: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", HEADER + body], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", HEADER + body], capture_output=True, text=True, timeout=400, check=False
     )
 
 
@@ -37,24 +39,60 @@ def test_a_hanging_process_ends_and_says_where_it_hung():
 
 
 def test_a_process_that_holds_the_interpreter_ends_too():
-    """No Python thread can run then; the first re-arming needs one turn of the watchdog's thread."""
+    """No Python thread can run then, not even the watchdog's for the first time."""
     ended = run(
         "watchdog._GRACE_SECONDS = 0.5\n"
         "def hold(): ctypes.PyDLL(None).sleep(1000)\n"
-        "with watchdog.Watchdog(0.5, ranks):\n time.sleep(0.2)\n hold()"
+        "watchdog.threading.Thread.start = lambda thread: None\n"
+        "with watchdog.Watchdog(0.5, ranks):\n hold()"
     )
     assert ended.returncode == 1
     assert "in hold" in ended.stderr
 
 
-def test_progress_keeps_a_process_alive_and_leaving_disarms():
-    ended = run(
-        "watchdog._GRACE_SECONDS = 0\n"
-        "with watchdog.Watchdog(3, ranks) as dog:\n"
-        " for n in range(40): dog.beat(n); time.sleep(0.1)\n"
-        "time.sleep(3.5)\nprint('alive')"
-    )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "alive\n", "")
+class Clock:
+    """Time as the test has it pass, and faulthandler's timer in it; `looked` when the watchdog has looked at both."""
+
+    def __init__(self) -> None:
+        self.now, self.due, self.looked = 100.0, math.inf, threading.Semaphore(0)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def wait_for_a_look(self) -> None:
+        """Returns when the watchdog has looked anew; one look may have begun earlier."""
+        while self.looked.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert self.looked.acquire(timeout=300)
+
+    def dump_traceback_later(self, seconds: float, **_: object) -> None:
+        self.due = self.now + seconds
+        self.looked.release()
+
+    def cancel_dump_traceback_later(self) -> None:
+        self.due = math.inf
+
+
+def test_progress_keeps_a_process_alive_and_leaving_disarms(monkeypatch, witness):
+    clock = Clock()
+    monkeypatch.setattr("hpcreco.parallel.watchdog.time", clock)
+    monkeypatch.setattr("hpcreco.parallel.watchdog.faulthandler", clock)
+    timeout = 0.01
+    with Watchdog(timeout, witness) as dog:
+        for step in range(20):
+            clock.now += 0.8 * timeout
+            clock.wait_for_a_look()
+            assert clock.now < clock.due < math.inf
+            dog.beat(step)
+            clock.wait_for_a_look()
+            assert clock.due == pytest.approx(clock.now + timeout + watchdog._GRACE_SECONDS)
+    assert witness.codes == []
+    assert clock.due == math.inf
+    assert not dog._thread.is_alive()
 
 
 def test_a_watchdog_without_a_timeout_starts_nothing():
