@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -22,6 +23,12 @@ REPOSITORY = Path(__file__).parent.parent
 # Triton kernels run in its interpreter where no GPU can run them; Triton asks for this when it is imported.
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# A busy machine makes no example wrong, nor does the draw of the day: a run tries the same examples as the one before.
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 #: What takes longest begins first. The tests of a folder named here share what is made once (a cluster, an image), so
 #: they go to one worker; those of any other file go to one together.
@@ -105,7 +112,7 @@ def mpiexec() -> Callable[..., Ranks]:
         ranks: int,
         arguments: Sequence[str | Path],
         *,
-        timeout: float = 120,
+        timeout: float = 400,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         check: bool = True,

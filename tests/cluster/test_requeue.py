@@ -8,8 +8,6 @@ from itertools import pairwise
 import pytest
 
 from hpcreco import shards
-from hpcreco.attempts import seconds
-from tests.cluster.interruptions import fault
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -56,14 +54,15 @@ def test_a_killed_rank_ends_the_step_and_the_run_goes_on_from_its_last_checkpoin
     assert first.outcome in ("killed", "failed")
     assert second.outcome == "done"
     assert second.from_step == 15  # killed in step 16 (5 of the first stage, 10 of the second), saved every 3
-    (requeued,) = re.findall(r"^hpcreco: (.*): exit code \d+, requeueing$", result["log"], re.M)
-    assert seconds(requeued.replace(" ", "T")) - fault(result["log"]) < 60
+    assert len(re.findall(r"^hpcreco: .*: exit code \d+, requeueing$", result["log"], re.M)) == 1
+    assert (
+        "First task exited" not in result["log"]
+    )  # so srun would say of ranks that waited for the dead one's peers
     toy.equals_straight("killed")
 
 
 def test_a_lost_node_ends_the_step_and_the_run_goes_on_elsewhere(needs_isolation, interrupted, toy):
     result = interrupted["node_down"].result()
-    assert result["seconds"] < 60
     assert result["lost"] not in result["end"]["NodeList"]
     attempts = toy.attempts("node")
     assert attempts[0].outcome in ("killed", "failed")

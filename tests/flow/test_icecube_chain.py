@@ -18,7 +18,7 @@ def chain(tmp_path_factory, mpiexec):
     simulate(folder)
 
     def run(ranks, *arguments):
-        return mpiexec(ranks, ["-m", "hpcreco", *arguments], cwd=folder, check=True, timeout=300)
+        return mpiexec(ranks, ["-m", "hpcreco", *arguments], cwd=folder, check=True)
 
     return folder, run
 

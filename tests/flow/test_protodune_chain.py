@@ -37,7 +37,7 @@ def parsed(tmp_path_factory, mpiexec) -> Chain:
     folder = tmp_path_factory.mktemp("chain")
 
     def run(ranks, *arguments, check=True, env=None, cwd=folder):
-        return mpiexec(ranks, ["-m", "hpcreco", *arguments], cwd=cwd, check=check, timeout=300, env=env)
+        return mpiexec(ranks, ["-m", "hpcreco", *arguments], cwd=cwd, check=check, env=env)
 
     run(2, "simulate", "protodune", "--preset", "tiny", "--seed", "1", "--out", "parsed")
     return Chain(folder, run)

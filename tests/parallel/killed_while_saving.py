@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch._dynamo  # noqa: F401 - an optimizer imports it
 import toy_two_tables_task  # noqa: F401
@@ -16,26 +17,46 @@ from hpcreco import cli
 from hpcreco.train import checkpoint, run  # noqa: F401
 
 KILLS = 12
+#: saves after which a child that is to be killed stands still, should its killer be late
+SAVES = 3
 
 
-def child(command: list[str]) -> int:
-    """The process id of a child that runs a command line."""
+def child(command: list[str], saves: int | None = None) -> int:
+    """The process id of a child that runs a command line, as far as a number of saves."""
     pid = os.fork()
     if pid == 0:
+        if saves is not None:
+            stand_still_after(saves)
         os._exit(cli.main(command))
     return pid
 
 
+def stand_still_after(saves: int) -> None:
+    save, left = checkpoint.save, iter(range(saves))
+
+    def counted(*arguments: Any) -> Any:
+        if next(left, None) is None:
+            time.sleep(1000)
+        return save(*arguments)
+
+    checkpoint.save = counted
+
+
 def kill_soon_after_a_save(pid: int, out: Path, rng: random.Random) -> None:
-    """Lets a training save once or twice more; it may also come to its end."""
-    seen, deadline = len(checkpoint.found(out)), time.monotonic() + 60
-    while len(checkpoint.found(out)) <= seen + 1 and time.monotonic() < deadline:
+    """Lets a training save once or a few times more; it may also come to its end."""
+    seen, deadline = newest(out), time.monotonic() + 300
+    while newest(out) == seen and time.monotonic() < deadline:
         if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
             break
         time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.05))
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def newest(out: Path) -> str:
+    """The name of the last checkpoint."""
+    return max(((item.order, item.path.name) for item in checkpoint.found(out)), default=((), "none"))[1]
 
 
 def damaged(message: str) -> None:
@@ -46,8 +67,8 @@ def damaged(message: str) -> None:
 out, command = Path(sys.argv[1]), sys.argv[2:]
 rng = random.Random(3)
 for _ in range(KILLS):
-    kill_soon_after_a_save(child(command), out, rng)
-    print("saved when killed:", len(checkpoint.found(out)), flush=True)
+    kill_soon_after_a_save(child(command, SAVES), out, rng)
+    print("saved when killed:", newest(out), flush=True)
     if checkpoint.found(out):
         checkpoint.load_latest(out, notice=damaged)
 _, status = os.waitpid(child(command), 0)

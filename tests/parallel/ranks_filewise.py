@@ -1,4 +1,4 @@
-"""A file-wise verb for the tests of real ranks: FOLDER N SCHEDULE [--slow SECONDS] [--bad KEY] [--broken KEY]."""
+"""A file-wise verb for the tests of real ranks: FOLDER N, and ways in which its files go wrong or take long."""
 
 from __future__ import annotations
 
@@ -6,28 +6,52 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from hpcreco import filewise, shards
+from hpcreco import filewise, shards, world
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder", type=Path)
 parser.add_argument("n", type=int)
-parser.add_argument("--slow", type=float, default=0.0)
+parser.add_argument("--busy", type=int, help="the rank whose first file takes until all others are done")
+parser.add_argument("--stall", action="store_true", help="every rank's second file never ends by itself")
 parser.add_argument("--bad", default="")
 parser.add_argument("--raise-in-check", default="")
 filewise.add_filewise_arguments(parser)
 args = parser.parse_args()
 
+RANK = world.detect().rank
 SCHEMA = shards.Schema("hpcreco/toy/out", 1, (shards.Table("t", (shards.Field("v", "float64"),)),))
 
 
+def begun(rank: int) -> int:
+    """How many files a rank has begun, in this run or an earlier one."""
+    return len(list((args.folder / "log").glob(f"*.rank{rank}.*")))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 300
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit("waited in vain")
+        time.sleep(0.01)
+
+
+def take_long() -> None:
+    if args.busy is not None and args.busy != RANK:
+        wait_for(lambda: begun(args.busy) > 0)
+    elif args.busy is not None and begun(RANK) == 1:
+        wait_for(lambda: len(list(args.folder.glob("*.h5"))) == args.n - 1)
+    if args.stall and begun(RANK) == 2:
+        time.sleep(1000)
+
+
 def work(job: filewise.Job) -> None:
-    with (args.folder / "log" / f"{job.key}.{os.getpid()}.{time.time_ns()}").open("w"):
-        pass
+    (args.folder / "log" / f"{job.key}.rank{RANK}.{os.getpid()}.{time.time_ns()}").touch()
     with shards.ShardWriter(job.outputs[0], SCHEMA, {}) as writer:
         writer.append(0, {"t": {"v": [1.0] * 1000}})
-        time.sleep(args.slow)
+        take_long()
         if job.key == args.bad:
             raise ValueError("bad file")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hpcreco import parallel
+from tests.cluster.emulated import free_ports
 
 pytestmark = pytest.mark.mpi
 
@@ -27,7 +27,7 @@ def test_every_operation(backend, ranks, mpiexec):
 def test_a_promise_the_launcher_did_not_keep_is_one_sentence(backend):
     """Ranks of an mpiexec that belongs to another MPI each find themselves alone."""
     other = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
-    run = launch(OPEN.format(backend=backend), other).communicate(timeout=120)
+    run = launch(OPEN.format(backend=backend), other).communicate(timeout=400)
     last = run[1].strip().splitlines()[-1]
     assert last.startswith("hpcreco.world.WorldError: ")
     assert "promised 2 processes" in last
@@ -41,14 +41,11 @@ def test_a_promise_is_kept_without_being_told_the_backend(mpiexec):
 
 
 def test_ranks_of_torchrun_meet_through_the_environment():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     shared = {
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_ports(1)),
     }
     meet([shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)])
 
@@ -74,7 +71,7 @@ def meet(ranks: list[dict[str, str]]) -> None:
     started = [launch(code, environment) for environment in ranks]
     try:
         for rank, process in enumerate(started):
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=400)
             assert process.returncode == 0, err
             assert out.split() == ["checked", str(rank)]
     finally:

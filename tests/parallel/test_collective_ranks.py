@@ -19,6 +19,6 @@ def test_operations(mpiexec, ranks):
 def test_more_promised_than_came_up_is_refused(mpiexec):
     """Each rank of 2 believes in 5; MPI itself has been started before, so that it is not misled."""
     code = "import os, mpi4py.MPI; os.environ['PMI_SIZE'] = '5'; from hpcreco.collective import connect; connect()"
-    run = mpiexec(2, ["-c", code], check=False, timeout=30)
+    run = mpiexec(2, ["-c", code], check=False)
     assert run.code != 0
     assert "promised 5 processes but MPI sees 2" in run.err

@@ -54,11 +54,12 @@ def test_every_file_is_done_once(mpiexec, tmp_path, schedule, ranks, n):
     assert run.out.count("toy: ") == 1  # one summary, by rank 0
 
 
-def test_slow_files_are_handed_out_on_demand(mpiexec, tmp_path):
-    """Rank 0 works too, and whoever is free takes the next: nobody gets more than two of four equal files."""
-    mpiexec(2, [VERB, tmp_path, 4, "--schedule", "dynamic", "--slow", "0.5"])
+@pytest.mark.parametrize("busy", [0, 1])
+def test_files_are_handed_out_on_demand(mpiexec, tmp_path, busy):
+    """Rank 0 works too, and whoever is free takes the next: one rank has a file that outlasts the three others."""
+    mpiexec(2, [VERB, tmp_path, 4, "--schedule", "dynamic", "--busy", busy])
     content = json.loads((tmp_path / "report.json").read_text())
-    assert Counter(record["worker"] for record in content["jobs"]) == {0: 2, 1: 2}
+    assert Counter(record["worker"] for record in content["jobs"]) == {busy: 1, 1 - busy: 3}
 
 
 def test_one_bad_file_fails_alone_and_is_redone(mpiexec, tmp_path):
@@ -89,32 +90,28 @@ def test_array_tasks_of_ranks(mpiexec, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_stopped_job_ends_with_75_and_goes_on_later(mpiexec, tmp_path, schedule, number):
     program = find_mpiexec()
-    command = [program, "-n", "2", sys.executable, VERB, tmp_path, 6, "--schedule", schedule, "--slow", "2.5"]
+    command = [program, "-n", "2", sys.executable, VERB, tmp_path, 6, "--schedule", schedule, "--stall"]
     process = subprocess.Popen(list(map(str, command)), start_new_session=True, stdout=subprocess.DEVNULL)
     try:
-        deadline = time.time() + 60
-        while not (tmp_path / "log").is_dir() or len(worked(tmp_path)) < 3:  # the second files are in work
-            assert time.time() < deadline
+        deadline = time.monotonic() + 300
+        while not (tmp_path / "log").is_dir() or len(worked(tmp_path)) < 4:  # the second files are in work
+            assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        assert process.wait(timeout=30) == 75
+        assert process.wait(timeout=300) == 75
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     before = made(tmp_path)
-    assert 1 <= len(before) <= 3
+    assert len(before) == 2
     counts = json.loads((tmp_path / "report.json").read_text())["counts"]
-    stopped = counts.get(
-        "stopped", 0
-    )  # a file may be finished when the signal comes, but before it is counted
-    assert counts["done"] <= len(before) <= counts["done"] + stopped
-    assert sum(counts.values()) == 6
+    assert counts == {"done": 2, "stopped": 2, "left": 2}
     mpiexec(3, [VERB, tmp_path, 6])
     assert made(tmp_path) == keys(6)
     assert all(worked(tmp_path)[key] == 1 for key in before)
 
 
 def test_a_defect_on_one_rank_ends_them_all(mpiexec, tmp_path):
-    run = mpiexec(3, [VERB, tmp_path, 6, "--raise-in-check", "f5"], check=False, timeout=60)
+    run = mpiexec(3, [VERB, tmp_path, 6, "--raise-in-check", "f5"], check=False)
     assert run.code != 0
     assert made(tmp_path) == set()

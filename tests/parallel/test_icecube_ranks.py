@@ -35,7 +35,7 @@ def folder(simulated, tmp_path_factory, mpiexec):
             ranks,
             ["-m", "hpcreco", "icecube", "trafo", "cascade_tiny", *flags(changes)],
             check=True,
-            timeout=120,
+            timeout=400,
         )
     return folder
 
@@ -64,7 +64,7 @@ def trained(folder, simulated, mpiexec):
             f"data_trafo_settings.model_dir={folder / 'trafo1'}",
             "training_settings.precision=float64",
         ]
-        mpiexec(ranks, ["-m", "hpcreco", "train", "cascade_tiny", *flags(changes), *chosen], timeout=240)
+        mpiexec(ranks, ["-m", "hpcreco", "train", "cascade_tiny", *flags(changes), *chosen], timeout=400)
         return weights(out)
 
     return train
@@ -96,10 +96,10 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_loses_nothing(folder,
         return [sys.executable, "-m", "hpcreco", "train", "cascade_tiny", *flags(changes)]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command("straight", 60), check=True, timeout=200, env=environment)
+    subprocess.run(command("straight", 60), check=True, timeout=400, env=environment)
     process = subprocess.Popen(command("killed", 60), env=environment)
     try:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 400
         while not checkpoint.found(folder / "killed") and process.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -107,6 +107,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_and_loses_nothing(folder,
         process.kill()
         process.wait()
     assert checkpoint.found(folder / "killed")
-    subprocess.run(command("killed", 60), check=True, timeout=200, env=environment)
+    subprocess.run(command("killed", 60), check=True, timeout=400, env=environment)
     one, two = weights(folder / "straight"), weights(folder / "killed")
     assert all(torch.equal(value, two[name]) for name, value in one.items())

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 
 def output_of(program: str) -> str:
     """What a program prints in a fresh interpreter."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

@@ -143,7 +143,7 @@ def test_a_file_that_changed_under_the_run_is_named(index, tmp_path):
 
 
 def test_leaving_early_ends_the_threads_and_reads_no_more(index):
-    before = threading.active_count()
+    before = set(threading.enumerate())
     reads = []
 
     def counting(shard, event, rng):
@@ -156,19 +156,42 @@ def test_leaving_early_ends_the_threads_and_reads_no_more(index):
 
     with Loader(EventDataset(index, counting, 0), endless(), 3, 2) as loader:
         next(iter(loader))
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     assert len(reads) <= 3 * 4  # four shares of three events: the one taken, two ahead, one begun
     assert list(loader) == []
 
 
-def test_waiting_is_counted(index):
+class Clock:
+    """Stands still but for `pass_second`; `looked` when somebody has begun to wait."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self.now, self.looked = 0.0, threading.Event()
+
+    def perf_counter(self) -> float:
+        self.looked.set()
+        return self.now
+
+    def pass_second(self) -> None:
+        self.now += 1.0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_waiting_is_counted(index, workers, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("hpcreco.data.loader.time", clock)
+
     def slow(shard, event, rng):
-        time.sleep(0.02)
+        assert clock.looked.wait(300)
+        clock.pass_second()
         return noisy(shard, event, rng)
 
-    with Loader(EventDataset(index, slow, 0), sweep(index, np.ones(index.n_events), 0, 1), 1) as loader:
+    shares = sweep(index, np.ones(index.n_events), 0, 1)
+    assert len(shares) == 1
+    with Loader(EventDataset(index, slow, 0), shares, workers) as loader:
         list(loader)
-    assert loader.waited >= 0.02 * index.n_events * 0.9
+    assert loader.waited == index.n_events
 
 
 def test_streams_of_different_names_differ_and_permutations_are_permutations():

@@ -92,9 +92,9 @@ def on_ranks(work: Callable[[int, Callable[[Tensor], Tensor]], None], size: int)
     def rank(index: int) -> None:
         def reduce(tensor: Tensor) -> Tensor:
             given[index] = tensor.clone()
-            barrier.wait(30)
+            barrier.wait(300)
             total = torch.stack([t for t in given if t is not None]).sum(0)
-            barrier.wait(30)
+            barrier.wait(300)
             return total
 
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ class Slow:
         return self.over.is_set()
 
     def wait(self) -> None:
-        assert self.over.wait(10)
+        assert self.over.wait(300)
 
 
 def event(name, began, ended, rank=0, step=3, bucket=0):
@@ -52,6 +53,14 @@ def test_the_hidden_share_is_that_before_the_slowest_ranks_end():
     assert timeline.hidden([event("backward", 0, 1)]) == "no all-reduce was seen"
 
 
+def wait_for(condition) -> None:
+    """Returns when another thread has made `condition` true."""
+    end = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 @pytest.mark.parametrize("seen_by", ["watch", "waiter"])
 def test_the_chosen_steps_are_recorded(tmp_path, seen_by):
     said = []
@@ -64,8 +73,7 @@ def test_the_chosen_steps_are_recorded(tmp_path, seen_by):
                 recorder.sum(slow)
                 slow.over.set()
                 if seen_by == "watch":
-                    while not any(e["name"] == "all-reduce" for e in recorder._events):
-                        pass
+                    wait_for(lambda: any(e["name"] == "all-reduce" for e in recorder._events))
                 slow.pending.wait()
     recorder.close()
     assert len(said) == 1

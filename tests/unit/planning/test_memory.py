@@ -1,6 +1,6 @@
 """Peaks of memory are seen, whether or not the kernel lets them begin anew."""
 
-import time
+import threading
 
 import numpy as np
 import pytest
@@ -11,16 +11,32 @@ from hpcreco.planning import memory
 BYTES = 64 << 20
 
 
-def peak_of(size):
-    with memory.Peak(torch.device("cpu")) as peak:
-        block = np.ones(size // 8)
-        time.sleep(0.1)
-        del block
-    return peak.bytes
+@pytest.fixture
+def peak_of(monkeypatch):
+    """``peak_of(size)``: the peak of a block of code that takes so much."""
+    looks, resident = threading.Semaphore(0), memory._resident
+
+    def look():
+        seen = resident()
+        looks.release()
+        return seen
+
+    def peak_of(size):
+        with memory.Peak(torch.device("cpu")) as peak:
+            block = np.ones(size // 8)
+            while looks.acquire(blocking=False):
+                pass
+            for _ in range(2 if peak._looker else 0):  # the first may have begun before
+                assert looks.acquire(timeout=300)
+            del block
+        return peak.bytes
+
+    monkeypatch.setattr(memory, "_resident", look)
+    return peak_of
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["as the system has it", "by looking"])
-def test_the_peak_of_a_block_is_seen_and_an_earlier_one_is_not(kept, monkeypatch):
+def test_the_peak_of_a_block_is_seen_and_an_earlier_one_is_not(kept, peak_of, monkeypatch):
     if not kept:
         monkeypatch.setattr(memory, "_begins_anew", lambda: False)
     peak_of(4 * BYTES)

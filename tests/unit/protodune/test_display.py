@@ -145,7 +145,7 @@ def test_the_page_works_in_a_browser(toy_run, tmp_path):
     html.write_text(html.read_text().replace("</body>", VISIT + "</body>"))
     options = "--headless --no-sandbox --disable-gpu --window-size=900,700".split()
     options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", html.as_uri()]
-    text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=300).stdout
+    text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=400).stdout
     if 'id="event"' not in text:  # e.g. a snap, which may not read temporary folders
         pytest.skip(f"needs a browser that can open a local file: {browser} cannot")
     found = json.loads(Page(text).texts["title"])

@@ -396,7 +396,7 @@ tiles = tiler.tile(*samples)
 np.savez(sys.argv[2], coords=tiles.coords, features=tiles.features)
 """
     command = [sys.executable, "-c", script, str(tmp_path / "samples.npz"), str(tmp_path / "tiles.npz")]
-    subprocess.run(command, check=True, timeout=120)
+    subprocess.run(command, check=True, timeout=400)
     tiles = Tiler(geometry.load().face(2), n_ticks=8).tile(*samples)
     with np.load(tmp_path / "tiles.npz") as without:
         np.testing.assert_array_equal(without["coords"], tiles.coords)

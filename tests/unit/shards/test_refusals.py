@@ -191,7 +191,11 @@ def test_truncated_files(path, toy, share):
     assert str(path) in shards.validate(path)[0]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     place=st.floats(0, 1, exclude_max=True),
     bits=st.integers(1, 255),

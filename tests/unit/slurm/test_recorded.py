@@ -33,7 +33,7 @@ def train(tmp_path):
         command = [sys.executable, "-m", "hpcreco", "train", tmp_path / "toy.yaml", "--resume", "auto"]
         plain = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PMI_"))}
         env = {**plain, "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1", **environment}
-        return subprocess.run(command, env=env, capture_output=True, check=False, timeout=300).returncode
+        return subprocess.run(command, env=env, capture_output=True, check=False, timeout=400).returncode
 
     return run
 

@@ -15,7 +15,7 @@ def refusal(repository, tmp_path):
     def refusal(*arguments) -> str:
         command = [repository / "tools/image", "build", *map(str, arguments)]
         environment = os.environ | {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
-        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=400)
         assert run.returncode != 0
         assert not list(tmp_path.glob("hpcreco-image-*"))
         return run.stderr

@@ -76,11 +76,14 @@ def test_a_kill_at_any_write_leaves_the_previous_checkpoint(tmp_path):
     for limit in range(0, size + 200, max(1, size // 7)):
         child = os.fork()
         if child == 0:
-            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            checkpoint.save(path, payload(8.0))
-            os._exit(0)
+            try:
+                signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                checkpoint.save(path, payload(8.0))
+                os._exit(0)
+            finally:  # whatever happens, no second pytest goes on
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         value = float(checkpoint.load(path)["model"]["a.weight"][0, 0])
         assert value == (8.0 if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 else 7.0)

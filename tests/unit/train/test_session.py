@@ -24,9 +24,9 @@ class Threads:
 
     def exchange(self, value):
         self._box[self.rank] = value
-        self._barrier.wait(20)
+        self._barrier.wait(300)
         everyone = list(self._box)
-        self._barrier.wait(20)
+        self._barrier.wait(300)
         return everyone
 
     def gather_object(self, value, root=0):

@@ -29,13 +29,14 @@ def writer(tmp_path):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Writes wait until `gate.set()`; the names of those that have begun are in `gate.begun`."""
+    """Writes wait until `gate.set()`; the names of those that have begun are in `gate.begun`, `gate.first` says so."""
     gate, save = threading.Event(), checkpoint.save
-    gate.begun = []
+    gate.begun, gate.first = [], threading.Event()
 
     def slow(path, content):
         gate.begun.append(path.name)
-        assert gate.wait(10)
+        gate.first.set()
+        assert gate.wait(300)
         return save(path, content)
 
     monkeypatch.setattr(checkpoint, "save", slow)
@@ -75,11 +76,12 @@ def test_one_write_is_under_way_and_the_next_waits(writer, gate, tmp_path):
     writer.save(checkpoint.name(0), payload(model), best=True)
     second = threading.Thread(target=writer.save, args=(checkpoint.name(1), payload(model), False))
     second.start()
+    assert gate.first.wait(300)
     second.join(0.05)
     assert second.is_alive()
     assert gate.begun == [checkpoint.name(0)]
     gate.set()
-    second.join(10)
+    second.join(300)
     writer.finish()
     assert gate.begun == [checkpoint.name(0), checkpoint.name(1)]
     assert checkpoint.pointed(tmp_path, "latest").name == checkpoint.name(1)

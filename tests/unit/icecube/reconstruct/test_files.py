@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_with_the_batch_that_it_was_at(simulated, made, tmp
     one = simulated / "pulses-00000.h5"
     command = arguments(one, tmp_path)
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *command], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", KILLED, *command], capture_output=True, text=True, timeout=400
     )
     assert killed.returncode == 9, killed.stderr
     assert not list(tmp_path.glob("*.h5"))
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_with_the_batch_that_it_was_at(simulated, made, tmp
 
 @pytest.mark.mpi
 def test_two_ranks_write_what_one_writes(simulated, made, tmp_path, mpiexec):
-    mpiexec(2, ["-m", "hpcreco", *arguments(simulated, tmp_path)], timeout=300)
+    mpiexec(2, ["-m", "hpcreco", *arguments(simulated, tmp_path)], timeout=400)
     for name in ("yinf-00000.h5", "yinf-00001.h5"):
         with shards.Shard(tmp_path / name, YINF) as two, shards.Shard(made / name, YINF) as one:
             for field in ("parameters", "loss", "evaluations"):
