@@ -11,7 +11,9 @@ from hpcreco import world
 from hpcreco.doctor.asking import ask
 from hpcreco.doctor.finding import BROKEN, MISSING, WORKS, Finding
 
-TWO_RANKS = "import numpy; from hpcreco import collective; print(int(collective.connect().sum(numpy.ones(1))[0]))"
+TWO_RANKS = (
+    "import numpy; from hpcreco import collective; print(int(collective.connect().sum(numpy.ones(1))[0]))"
+)
 
 
 def examine_world() -> tuple[world.World | None, Finding]:
