@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.chunks import Chunks
+from hpcreco.experiments.protodune.tiling.compiled import compiled, take
 from hpcreco.experiments.protodune.tiling.cuts import Cuts, share_out, weigh
 from hpcreco.experiments.protodune.tiling.exact import units
 from hpcreco.experiments.protodune.tiling.layout import WORD, Grid, Layout, Slices
@@ -155,13 +156,13 @@ def tile(
     slices: Slices,
     grid: Grid,
     work: Scratch,
-    begin: int,
-    end: int,
+    chunks: Chunks,
+    worker: int,
     lost: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Tile coarse slices [begin, end): coords int32 (n, 3), charges float64 (n, P), number of fine candidates.
+    """Tile chunks until none is left: coords int32 (n, 3), charges float64 (n, P), number of fine candidates.
 
-    Adds the charge lost to `lost` (n_ticks, P).
+    Writes to `chunks` which of these rows are those of which chunk, and adds the charge lost to `lost` (n_ticks, P).
     """
     n_planes, n_z = layout.strip.shape[:2]
     cells_z = (n_z + grid.dz - 1) // grid.dz
@@ -169,23 +170,28 @@ def tile(
     where = np.empty(64, np.int64)
     coords, charges = np.empty((1024, 3), np.int32), np.empty((1024, n_planes))
     n_rows = pixels = np.int64(0)  # of this type from the start: literals would be compiled for too
-    for x in range(begin, end):
-        n_cells = np.int64(0)
-        for tick in range(x * grid.dx, (x + 1) * grid.dx):
-            if not light(layout, slices, grid, tick, work):
-                continue
-            group(layout, work)
-            n, runs, boxes = slice_runs(layout, work, runs, boxes)
-            weigh(layout, cut, runs, n, work.strip_weight)
-            ratios(layout, slices, grid, tick, work, lost)
-            n_cells, where = locate(layout, grid, runs, n, n_cells, work, where)
-            share_out(layout, cut, np.uint64(grid.dy), runs, n, where, work.strip_ratio, work.sums)
-            add_slice(n_cells, work)
-            for i in range(n):
-                pixels += runs[i, 2] - runs[i, 1]
-        end_row = n_rows + n_cells
-        if end_row > len(coords):
-            coords, charges = room(coords, end_row), room(charges, end_row)
-        write_rows(x, cells_z, n_cells, work, coords[n_rows:end_row], charges[n_rows:end_row])
-        n_rows = end_row
+    chunk = take(chunks.taken)
+    while chunk < len(chunks.rows):
+        chunks.rows[chunk, 0], chunks.rows[chunk, 1] = worker, n_rows
+        for x in range(chunks.edges[chunk], chunks.edges[chunk + 1]):
+            n_cells = np.int64(0)
+            for tick in range(x * grid.dx, (x + 1) * grid.dx):
+                if not light(layout, slices, grid, tick, work):
+                    continue
+                group(layout, work)
+                n, runs, boxes = slice_runs(layout, work, runs, boxes)
+                weigh(layout, cut, runs, n, work.strip_weight)
+                ratios(layout, slices, grid, tick, work, lost)
+                n_cells, where = locate(layout, grid, runs, n, n_cells, work, where)
+                share_out(layout, cut, np.uint64(grid.dy), runs, n, where, work.strip_ratio, work.sums)
+                add_slice(n_cells, work)
+                for i in range(n):
+                    pixels += runs[i, 2] - runs[i, 1]
+            end_row = n_rows + n_cells
+            if end_row > len(coords):
+                coords, charges = room(coords, end_row), room(charges, end_row)
+            write_rows(x, cells_z, n_cells, work, coords[n_rows:end_row], charges[n_rows:end_row])
+            n_rows = end_row
+        chunks.rows[chunk, 2] = n_rows
+        chunk = take(chunks.taken)
     return coords[:n_rows], charges[:n_rows], pixels
