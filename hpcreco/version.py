@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -40,7 +41,14 @@ def commit(package: Path = PACKAGE) -> str:
         "--exclude=*",
     ]
     try:
-        ended = subprocess.run(words, capture_output=True, text=True, timeout=10, check=False)
+        ended = subprocess.run(
+            words, capture_output=True, text=True, timeout=10, check=False, env=of_no_repository()
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ended.stdout.strip() if ended.returncode == 0 else ""
+
+
+def of_no_repository() -> dict[str, str]:
+    """The environment without what would point git elsewhere (GIT_DIR, in a hook)."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

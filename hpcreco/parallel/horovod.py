@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hpcreco import collective
+from hpcreco.collective import shared_memory
 from hpcreco.parallel import ParallelError, node
 from hpcreco.world import World, WorldError
 
@@ -40,6 +41,10 @@ class Horovod:
         self._hvd = load()
         # MPI first by mpi4py: it asks for thread support that Horovod's own start would not, and it can abort
         self._mpi = collective.connect(world)
+        if world.size == 1 and (lacking := shared_memory.settle(1)):  # Horovod begins MPI by itself then
+            raise WorldError(
+                f"Horovod's MPI cannot begin: {lacking}; one rank needs none with --backend serial"
+            )
         self._hvd.init()
         self.rank, self.size, self.local_rank = self._hvd.rank(), self._hvd.size(), world.local_rank
         if self.size != world.size:

@@ -32,11 +32,13 @@ def child(command: list[str], saves: int | None = None) -> int:
 
 
 def stand_still_after(saves: int) -> None:
-    save, left = checkpoint.save, iter(range(saves))
+    save, left, killer = checkpoint.save, iter(range(saves)), os.getppid()
 
     def counted(*arguments: Any) -> Any:
         if next(left, None) is None:
-            time.sleep(1000)
+            while os.getppid() == killer:
+                time.sleep(0.1)
+            os._exit(1)
         return save(*arguments)
 
     checkpoint.save = counted

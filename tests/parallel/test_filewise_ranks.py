@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpcreco import filewise, shards
-from tests.conftest import find_mpiexec
+from tests.conftest import end, find_mpiexec
 
 pytestmark = pytest.mark.mpi
 VERB = Path(__file__).parent / "ranks_filewise.py"
@@ -101,7 +100,7 @@ def test_a_stopped_job_ends_with_75_and_goes_on_later(mpiexec, tmp_path, schedul
         assert process.wait(timeout=300) == 75
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            end(process)
     before = made(tmp_path)
     assert len(before) == 2
     counts = json.loads((tmp_path / "report.json").read_text())["counts"]

@@ -16,10 +16,18 @@ def package(tmp_path):
 
 
 def git(folder, *words):
-    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-    return subprocess.run(
-        ["git", "-C", folder, *who, *words], check=True, capture_output=True, text=True
-    ).stdout
+    settings = {
+        "user.name": "a",
+        "user.email": "a@b.c",
+        "commit.gpgsign": "false",
+        "core.hooksPath": "/nowhere",
+    }
+    command = ["git", "-C", folder]
+    for name, value in settings.items():
+        command += ["-c", f"{name}={value}"]
+    environment = version.of_no_repository()
+    run = subprocess.run([*command, *words], check=True, capture_output=True, text=True, env=environment)
+    return run.stdout
 
 
 def test_an_image_has_it_noted(package):

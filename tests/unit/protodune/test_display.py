@@ -143,7 +143,7 @@ def test_the_page_works_in_a_browser(toy_run, tmp_path):
     run(made.yinf[0], "--out", tmp_path, "--only", "html", "--threshold", 0.4)
     html = next(tmp_path.glob("*.html"))
     html.write_text(html.read_text().replace("</body>", VISIT + "</body>"))
-    options = "--headless --no-sandbox --disable-gpu --window-size=900,700".split()
+    options = "--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --window-size=900,700".split()
     options += [f"--user-data-dir={tmp_path}/user", "--dump-dom", html.as_uri()]
     text = subprocess.run([browser, *options], capture_output=True, text=True, timeout=400).stdout
     if 'id="event"' not in text:  # e.g. a snap, which may not read temporary folders
