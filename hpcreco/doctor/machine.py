@@ -85,7 +85,7 @@ def cores_and_memory() -> str:
 
 def examine_caches() -> list[Finding]:
     """Folders where compiled kernels and wheels are kept; unwritable ones cost minutes at every start."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))  # noqa: PTH111  (raises nothing)
     beside = Path(__file__).parent.parent
     # numba's own order: the named folder, __pycache__ beside the source, the user's cache
     named = os.environ.get("NUMBA_CACHE_DIR")
@@ -101,7 +101,7 @@ def examine_caches() -> list[Finding]:
 def examine_folder(name: str, folder: Path, remedy: str) -> Finding:
     """Whether ``folder``, or the nearest parent that exists, can be written."""
     existing = folder
-    while not existing.exists() and existing != existing.parent:
+    while not os.path.exists(existing) and existing != existing.parent:  # noqa: PTH110  (raises nothing)
         existing = existing.parent
     try:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".hpcreco-doctor-"):
@@ -115,7 +115,11 @@ def examine_locking() -> Finding:
     name, remedy = "HDF5 file locking", "export HDF5_USE_FILE_LOCKING=FALSE in the job script"
     if find_spec("h5py") is None:
         return Finding(name, MISSING, "unknown without h5py", REINSTALL)
-    place = Path.cwd() if os.access(Path.cwd(), os.W_OK) else Path(tempfile.gettempdir())
-    with tempfile.TemporaryDirectory(dir=place, prefix=".hpcreco-doctor-") as folder:
-        works, said = ask(FILE_LOCKING, folder)
+    place = Path.cwd()
+    try:
+        place = place if os.access(place, os.W_OK) else Path(tempfile.gettempdir())
+        with tempfile.TemporaryDirectory(dir=place, prefix=".hpcreco-doctor-") as folder:
+            works, said = ask(FILE_LOCKING, folder)
+    except OSError as error:  # no folder at all
+        return Finding(name, BROKEN, f"{place}: {error.strerror}", "set TMPDIR to a writable folder")
     return Finding(name, WORKS if works else BROKEN, f"{place}: {said}", "" if works else remedy)

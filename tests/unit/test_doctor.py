@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 
 import pytest
@@ -88,6 +89,21 @@ def test_an_unwritable_folder_is_named(tmp_path):
     found = machine.examine_folder("cache", not_a_folder / "below", "set THAT")
     assert found.state == BROKEN
     assert str(not_a_folder / "below") in found.detail
+
+
+def test_where_nothing_can_be_written_that_is_said(monkeypatch, tmp_path):
+    def nowhere(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("TemporaryDirectory", "NamedTemporaryFile", "gettempdir"):
+        monkeypatch.setattr(f"tempfile.{name}", nowhere)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for found in (machine.examine_locking(), *machine.examine_caches()):
+        assert found.state == BROKEN
+        assert "No usable" in found.detail
+        assert "writable folder" in found.remedy
 
 
 def test_probes_are_not_ranks_of_the_launcher(monkeypatch):
