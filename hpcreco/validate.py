@@ -27,7 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "  mpiexec -n 4 hpcreco validate xy        every .h5 file below the folder, shared over 4 processes\n"
         "exit code: 0 all files are fine, 1 some are not"
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="a shard or artefact, or a folder of them"
     )

@@ -24,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="the same findings as JSON, for scripts and bug reports"
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "Run it where the job will run: a login node and a compute node differ.\n\n"
         "examples:\n"

@@ -68,11 +68,6 @@ def png(figure: Figure, dpi: int) -> bytes:
     return target.getvalue()
 
 
-def paragraph(text: str) -> str:
-    """Running text."""
-    return f"<p>{html.escape(text)}</p>"
-
-
 def image(content: bytes, caption: str) -> str:
     """A PNG inside the page, never larger than it is."""
     width = int.from_bytes(content[16:20], "big")  # IHDR, the first chunk of every PNG

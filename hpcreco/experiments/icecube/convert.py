@@ -46,7 +46,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.description = "Convert events of other programs to pulses shards."
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="files, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the shards")
     parser.add_argument(

@@ -42,7 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.description = "Make synthetic events with analytic truth: pulses, dead times, start values."
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     listing = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help=f"{listing} (default tiny)")
     parser.add_argument(

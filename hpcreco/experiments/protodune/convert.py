@@ -47,7 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.description = "Convert files both ways between the original program's formats and hpcreco's."
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="files, or folders of them")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--kind", choices=KINDS, help="what the inputs are, if their names do not say it")

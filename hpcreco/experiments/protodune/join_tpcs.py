@@ -44,7 +44,6 @@ class JoinUsageError(ValueError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the verb."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("-i", "--input", type=Path, required=True, metavar="DIR", help="folder of the files of single TPCs")
     add(

@@ -35,7 +35,6 @@ class MaskError(ValueError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("charge", nargs="+", type=Path, metavar="CHARGE", help="yinf files in electrons, or a folder of them")
     add(

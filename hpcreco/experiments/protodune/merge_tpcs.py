@@ -48,7 +48,6 @@ class MergeError(ValueError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="solved, yinf or xy files, or folders of them")
     add("-o", "--output", type=Path, required=True, metavar="MERGED", help="folder for the merged files")

@@ -45,7 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Make synthetic ProtoDUNE events: tracks and showers drifted to the wires, with truth."
     )
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     listing = "; ".join(f"{name}: {preset.summary}" for name, preset in PRESETS.items())
     parser.add_argument("--preset", choices=PRESETS, default="tiny", help=f"{listing} (default tiny)")
     parser.add_argument("--seed", type=int, required=True, metavar="N", help="all randomness follows from it")

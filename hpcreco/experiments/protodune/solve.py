@@ -48,7 +48,6 @@ class SolveUsageError(ValueError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_files(parser)
     _add_cells(parser)
     _add_method(parser)

@@ -26,7 +26,6 @@ A relative -o is taken below $BASE_DIR when that is set. Threads and workers nev
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the original program keep their letter and meaning."""
     parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     _add_folders(parser)
     _add_input(parser)
     _add_candidates(parser)

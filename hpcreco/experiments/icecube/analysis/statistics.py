@@ -12,7 +12,6 @@ from hpcreco.experiments.icecube.analysis.results import Results
 Row = dict[str, float | int | str]
 FROM_GRADIENTS = ("opg", "sandwich", "sandwich_fit")  # covariances estimated from the terms of each event
 DOMS_PER_PARAMETER = 10  # with light; fewer make such an estimate far off
-RAYLEIGH_68 = 1.5152  # containment of 68.27 % of a circular Gaussian, in sigma
 
 
 def energy_bins(energy: np.ndarray, per_decade: int = 2) -> np.ndarray:

@@ -22,11 +22,6 @@ class Box:
         """(n, 3) uniform points."""
         return rng.uniform(self.low, self.high, (n, 3))
 
-    def contains(self, points: np.ndarray) -> np.ndarray:
-        """Mask (N,) of the points inside."""
-        inside: np.ndarray = (points >= np.array(self.low)) & (points < np.array(self.high))
-        return np.asarray(inside.all(axis=1))
-
     def crossings(self, point: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Signed distances at which straight lines enter and leave; enter > leave for a line that misses."""
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -22,7 +22,6 @@ class Component(IntEnum):
     DRIFT = 5
     NOISE = 6
     DEAD_CHANNELS = 7
-    DEPOSITIONS = 8
 
 
 @dataclass(frozen=True)

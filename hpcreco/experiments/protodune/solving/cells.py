@@ -11,8 +11,6 @@ from hpcreco.experiments.protodune.solving.sources import SolveError
 from hpcreco.experiments.protodune.voxels import at_least, in_list, keys
 from hpcreco.shards import Shard
 
-CHOICES = ("network", "truth", "all")
-
 
 @dataclass(frozen=True)
 class Choice:
