@@ -30,10 +30,9 @@ from torch import Tensor
 
 import hpcreco
 from hpcreco.experiments.icecube import detector as detectors
-from hpcreco.experiments.icecube import hypothesis
 from hpcreco.experiments.icecube import trafo as trafos
 from hpcreco.experiments.icecube.detector import Detector
-from hpcreco.experiments.icecube.sources.configured import ConfiguredSource
+from hpcreco.experiments.icecube.sources.configured import ConfiguredSource, resolve
 from hpcreco.experiments.icecube.trafo import Transformation
 
 FORMAT, VERSION = "hpcreco/icecube/component", "1.0"
@@ -99,7 +98,7 @@ def load(
                 f"{inner} is not the base that {folder} was saved with; restore the whole folder"
             )
         bases[name] = load(inner, own, allow_geometry_mismatch)
-    cls = hypothesis.resolve(record["class"], str(folder / CONFIGURATION))
+    cls = resolve(record["class"], str(folder / CONFIGURATION))
     source = cls(record["config"], own, _read_trafo(folder, record), bases)
     _read_weights(source, folder, record)
     return source.eval()

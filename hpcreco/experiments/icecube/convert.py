@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from hpcreco import filewise, shards
+from hpcreco.experiments.icecube import arrays
 from hpcreco.experiments.icecube import detector as _detector
 from hpcreco.experiments.icecube.detector import Detector
 from hpcreco.experiments.icecube.imports.events import Imported, Options, RawEvent
@@ -84,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConvertError(f"--window {args.window[0]:g} {args.window[1]:g}: the start should come first")
     if not args.window and args.buffer <= 0:
         raise ConvertError("--buffer should be above 0: one pulse alone would leave an empty window")
-    detector = _detector.named(args.detector) if args.detector else None
+    detector = arrays.named(args.detector) if args.detector else None
     jobs = [_job(path, args, detector) for path in _files(args.inputs)]
     return filewise.run(
         jobs,

@@ -8,6 +8,7 @@ import numpy as np
 
 from hpcreco import shards
 from hpcreco.config import ConfigError, Run
+from hpcreco.experiments.icecube import arrays
 from hpcreco.experiments.icecube import detector as _detector
 from hpcreco.experiments.icecube.detector import Detector, DetectorError
 from hpcreco.experiments.icecube.pulses import PULSES
@@ -72,7 +73,7 @@ def detector_of(run: Run) -> Detector:
     """The detector of the run's data, or the one that its config names. Raises ConfigError, DetectorError."""
     sources = settings_of(run).sources
     if sources.detector is not None:
-        return _detector.named(sources.detector)
+        return arrays.named(sources.detector)
     for part in KEYS:
         paths = find(run, part) if getattr(sources, part) else None
         if paths:

@@ -16,7 +16,6 @@ A base with `load_dir` is loaded with its weights and its own transformation; it
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatch
@@ -26,10 +25,10 @@ from typing import Any
 from torch import nn
 
 from hpcreco.config import ConfigError, nearest
-from hpcreco.experiments.icecube import aliases
+from hpcreco.experiments.icecube import components
 from hpcreco.experiments.icecube import trafo as trafos
 from hpcreco.experiments.icecube.detector import Detector
-from hpcreco.experiments.icecube.sources.configured import ConfiguredSource
+from hpcreco.experiments.icecube.sources.configured import ConfiguredSource, resolve
 from hpcreco.experiments.icecube.sources.contract import Source
 from hpcreco.experiments.icecube.trafo import Transformation
 
@@ -69,17 +68,6 @@ def build(
     """
     builder = _Builder(detector, open_base or _opener(detector), open_trafo or trafos.read)
     return builder.build(model_settings, trafo, {}, where)
-
-
-def resolve(text: str, where: str = "model_class") -> type[ConfiguredSource]:
-    """The class that a config names. Raises ConfigError naming the known ones."""
-    name = aliases.source(text, where)
-    module, _, cls = aliases.SOURCES.get(name, name).partition(":")
-    try:
-        found = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{where}: {text!r} cannot be imported: {error}") from error
-    return found
 
 
 class _Builder:
@@ -157,8 +145,6 @@ def freeze(source: nn.Module, frozen: Iterable[str], free: Iterable[str] = (), w
 
 def _opener(detector: Detector) -> OpenBase:
     def load(folder: str) -> Source:
-        from hpcreco.experiments.icecube import components
-
         return components.load(Path(folder), detector)
 
     return load

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcreco import config, filewise, shards
+from hpcreco.experiments.icecube import arrays
 from hpcreco.experiments.icecube import detector as _detector
 from hpcreco.experiments.icecube.detector import Detector
 from hpcreco.experiments.icecube.pulses import PULSES
@@ -77,7 +78,7 @@ def plan(args: argparse.Namespace) -> list[Batch]:
     """The files that the options ask for."""
     preset = PRESETS[args.preset]
     settings = changed(preset, args.set)
-    array = _detector.named(args.detector or preset.detector)
+    array = arrays.named(args.detector or preset.detector)
     events = args.events or preset.events
     per_file = min(args.per_file or preset.per_file, events)
     if args.first_file < 0:

@@ -91,11 +91,11 @@ def _model_and_settings(
     model_dir: str, detector: Detector | str | None, changes: Mapping[str, Any]
 ) -> tuple[Model, ReconstructionSettings]:
     """The model, for the detector, and its settings with changes on top."""
-    from hpcreco.experiments.icecube import detector as detectors
+    from hpcreco.experiments.icecube import arrays
     from hpcreco.experiments.icecube.reconstruct import model as models
     from hpcreco.experiments.icecube.reconstruct.settings import settings
 
-    array = detectors.named(detector) if isinstance(detector, str) else detector
+    array = arrays.named(detector) if isinstance(detector, str) else detector
     model = models.find(model_dir, array)
     return model, settings({**model.raw_settings, **changes})
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hpcreco.config import Strict
+from hpcreco.config import ConfigError, Strict
 from hpcreco.config import build as validated
+from hpcreco.experiments.icecube import aliases
 from hpcreco.experiments.icecube.detector import Detector
 from hpcreco.experiments.icecube.sources.contract import Source
 from hpcreco.experiments.icecube.trafo import Transformation
@@ -47,3 +49,14 @@ class ConfiguredSource(Source):
     def inherited(cls, config: Mapping[str, Any], base: str, trafo: Transformation) -> Transformation:
         """What a base without its own transformation gets: `trafo`, the parameters named as the base names them."""
         return trafo
+
+
+def resolve(text: str, where: str = "model_class") -> type[ConfiguredSource]:
+    """The class that a config names. Raises ConfigError naming the known ones."""
+    name = aliases.source(text, where)
+    module, _, cls = aliases.SOURCES.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}: {text!r} cannot be imported: {error}") from error
+    return found

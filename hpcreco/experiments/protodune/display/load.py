@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from hpcreco.experiments.protodune.analysis.cut import Cut
 from hpcreco.experiments.protodune.analysis.join import label_of, opened, read_truth
 from hpcreco.experiments.protodune.display import parsed_files
 from hpcreco.experiments.protodune.display.borders import borders_of
+from hpcreco.experiments.protodune.display.events import position
 from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
 from hpcreco.shards import Shard
 
@@ -93,19 +94,6 @@ KNOWN = {product: product for product in ("xy", "pixel", "yinf", "solved")} | {
     "truth": "parsed",
 }
 """What can be displayed: the product in a file's format, and which way it is read."""
-
-
-def position(event_ids: Iterable[int], event_id: int | None, path: Path) -> int:
-    """Where event `event_id` stands in the file. Raises DisplayError naming the events that are there."""
-    known = [int(i) for i in event_ids]
-    if not known:
-        raise DisplayError(f"{path} holds no events")
-    if event_id is None:
-        return 0
-    if event_id not in known:
-        shown = ", ".join(map(str, known[:12])) + (f", ... ({len(known)} events)" if len(known) > 12 else "")
-        raise DisplayError(f"{path} has no event {event_id}; it has {shown}")
-    return known.index(event_id)
 
 
 def check_together(scenes: dict[Path, Scene]) -> None:

@@ -10,6 +10,7 @@ from hpcreco.experiments.protodune import geometry, names
 from hpcreco.experiments.protodune.analysis.compare import PRODUCTS as REFERENCES
 from hpcreco.experiments.protodune.analysis.compare import SHIFT
 from hpcreco.experiments.protodune.analysis.cut import Cut, Label
+from hpcreco.experiments.protodune.display.events import position
 from hpcreco.experiments.protodune.display.scene import DisplayError, Scene, WireImage
 from hpcreco.experiments.protodune.parsed import WAVEFORM_PRODUCTS, Parsed, open_parsed
 from hpcreco.experiments.protodune.voxels import downsample
@@ -17,8 +18,6 @@ from hpcreco.experiments.protodune.voxels import downsample
 
 def event_id(path: Path, wanted: int | None) -> int:
     """The number of the wanted event (None: the first)."""
-    from hpcreco.experiments.protodune.display.load import position
-
     with open_parsed(path) as parsed:
         return int(parsed.event_ids[position(parsed.event_ids, wanted, path)])
 
@@ -27,8 +26,6 @@ def read(
     path: Path, wanted: int | None, cut: Cut | None, cell: tuple[float, float, float] | None = None
 ) -> Scene | WireImage:
     """One event; voxels are summed into cells of `cell` mm (None: as fine as they are). Raises DisplayError."""
-    from hpcreco.experiments.protodune.display.load import position
-
     with open_parsed(path) as parsed:
         event = position(parsed.event_ids, wanted, path)
         number = int(parsed.event_ids[event])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpcreco.experiments.icecube import convert, detector, simulate
+from hpcreco.experiments.icecube import arrays, convert, simulate
 from hpcreco.experiments.icecube.simulation.settings import Settings
 
 
@@ -29,7 +29,7 @@ def run_convert(capsys):
 
 @pytest.fixture(scope="session")
 def small():
-    return detector.named("hex7x10")
+    return arrays.named("hex7x10")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.data.batch import collate
-from hpcreco.experiments.icecube import checks, detector
+from hpcreco.experiments.icecube import arrays, checks, detector
 from hpcreco.experiments.icecube.convert import ConvertError
 from hpcreco.experiments.icecube.dataset import PulseReader
 from hpcreco.experiments.icecube.imports import graphnet
@@ -142,11 +142,11 @@ def test_events_without_truth_are_dropped_and_reported(run_convert, sample, tmp_
 
 
 def test_what_is_wrong_is_named(run_convert, original, tmp_path):
-    array = detector.named("hex7x10")
+    array = arrays.named("hex7x10")
     with pytest.raises(ImportFileError, match="no table 'Other'.*it has BadDOMs"):
         read_tables(original, array, Options(pulses="Other"))
     with pytest.raises(ImportFileError, match="is not in the detector of 7 x 4 DOMs"):
-        read_tables(original, detector.named("hex7x4"), Options())
+        read_tables(original, arrays.named("hex7x4"), Options())
     with h5py.File(original, "r+") as file:
         file["MorePulses"] = file["SplitPulses"][:3]
         wrong = file["BadTimeWindowsHDF5"][:]
@@ -309,7 +309,7 @@ def test_low_energy_events_of_graphnet(run_convert, icecube, real_array, tmp_pat
         )
         assert "cascade_time" not in first
     with pytest.raises(ImportFileError, match="m away from where the detector has them"):
-        graphnet.read(source, detector.named("hex86"), Options())
+        graphnet.read(source, arrays.named("hex86"), Options())
 
 
 def test_prometheus_photons_on_the_real_array(run_convert, icecube, real_array, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hpcreco.experiments.icecube import hypothesis
-from hpcreco.experiments.icecube.detector import hexagonal
+from hpcreco.experiments.icecube.arrays import hexagonal
 from hpcreco.experiments.icecube.pulses import Gaps, merged
 from hpcreco.experiments.icecube.sources.contract import Observation
 from hpcreco.experiments.icecube.trafo import Transformation

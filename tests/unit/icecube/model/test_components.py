@@ -10,8 +10,8 @@ import yaml
 
 from hpcreco.config import ConfigError
 from hpcreco.experiments.icecube import components, hypothesis, trafo
+from hpcreco.experiments.icecube.arrays import hexagonal
 from hpcreco.experiments.icecube.components import ComponentError
-from hpcreco.experiments.icecube.detector import hexagonal
 
 FIELDS = ("charge", "variance", "full_charge", "rate", "integral")
 

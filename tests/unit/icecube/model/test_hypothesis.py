@@ -11,7 +11,7 @@ import yaml
 
 from hpcreco.config import ConfigError
 from hpcreco.experiments.icecube import components, hypothesis
-from hpcreco.experiments.icecube.detector import hexagonal
+from hpcreco.experiments.icecube.arrays import hexagonal
 from hpcreco.experiments.icecube.simulation import hypothesis as simulated
 from hpcreco.experiments.icecube.simulation.settings import Hypothesis
 from hpcreco.experiments.icecube.sources.configured import SourceError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hpcreco.experiments.icecube import hypothesis, light
-from hpcreco.experiments.icecube.detector import hexagonal
+from hpcreco.experiments.icecube.arrays import hexagonal
 from hpcreco.experiments.icecube.sources import streaming
 from hpcreco.experiments.icecube.sources.contract import Expectation
 
