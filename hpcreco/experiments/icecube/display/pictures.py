@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from hpcreco.experiments.icecube.display.around import draw_scans, draw_sky
 from hpcreco.experiments.icecube.display.array import draw_array
 from hpcreco.experiments.icecube.display.load import Curve, Shown
+from hpcreco.experiments.icecube.display.scans import draw_scans
+from hpcreco.experiments.icecube.display.sky import draw_sky
 from hpcreco.experiments.icecube.display.style import COLOURS, FIT, TRUTH
 
 Pictured = dict[str, tuple[str, Figure, str]]

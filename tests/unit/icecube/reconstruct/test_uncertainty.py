@@ -10,6 +10,7 @@ import pytest
 import torch
 from likelihood_doubles import rosenbrock, silent
 
+from hpcreco.experiments.icecube import healpix
 from hpcreco.experiments.icecube.reconstruct import scans, skyscan
 from hpcreco.experiments.icecube.reconstruct.angles import angles, away_from, opening, unit
 from hpcreco.experiments.icecube.reconstruct.circular import circularised, rayleigh_width
@@ -183,10 +184,10 @@ def test_directions_at_an_angle():
 
 
 def test_pixels_of_a_scan_cover_the_sky_once_at_their_finest():
-    nside, pixel = skyscan.pixels(2, ((5, 32), (15, 16)), [(1.0, 2.0)])
+    nside, pixel = healpix.pixels(2, ((5, 32), (15, 16)), [(1.0, 2.0)])
     assert len(np.unique(np.stack([nside, pixel]), axis=1).T) == len(pixel)
     assert (nside == 2).sum() == 48
-    whole = skyscan.combined(nside, pixel, nside.astype(float))
+    whole = healpix.combined(nside, pixel, nside.astype(float))
     assert not np.isnan(whole).any()
     middle = healpy.ang2vec(1.0, 2.0)
     distance = np.degrees(
