@@ -10,8 +10,8 @@ import numpy as np
 from hpcreco.config import Run
 from hpcreco.data.batch import Event
 from hpcreco.experiments.protodune import scaling
+from hpcreco.experiments.protodune.dialect.keys import CELLNETS
 from hpcreco.experiments.protodune.files import scale_of, settings_of
-from hpcreco.experiments.protodune.keys import CELLNETS
 from hpcreco.experiments.protodune.settings import Range
 from hpcreco.shards import Shard
 

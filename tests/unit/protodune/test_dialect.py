@@ -15,7 +15,7 @@ from hpcreco import config, experiment
 from hpcreco.config import ConfigError
 from hpcreco.experiments.protodune import files
 from hpcreco.experiments.protodune.dialect import normalise
-from hpcreco.experiments.protodune.keys import IGNORED, Dialect
+from hpcreco.experiments.protodune.dialect.keys import IGNORED, Dialect
 from hpcreco.experiments.protodune.plugins import task
 
 GHOST = {

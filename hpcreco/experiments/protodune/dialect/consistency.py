@@ -6,7 +6,13 @@ import logging
 
 from hpcreco.config import ConfigError
 from hpcreco.experiments.protodune import settings
-from hpcreco.experiments.protodune.keys import CELLNETS, OF_PROBABILITIES, PREDICTS, WHOLE_TRUTH, Dialect
+from hpcreco.experiments.protodune.dialect.keys import (
+    CELLNETS,
+    OF_PROBABILITIES,
+    PREDICTS,
+    WHOLE_TRUTH,
+    Dialect,
+)
 
 LOG = logging.getLogger("hpcreco")
 
