@@ -116,7 +116,7 @@ class Task:
 
 def kind_of(path: Path) -> str | None:
     """What a file is, by its name; None when convert has nothing to do with it."""
-    from hpcreco.experiments.protodune import frames
+    from hpcreco.experiments.protodune.imports import frames
 
     name = names.parse(path)
     if frames.is_frame_archive(path):
@@ -133,9 +133,10 @@ def kind_of(path: Path) -> str | None:
 
 
 def _is_parsed(product: str) -> bool:
-    from hpcreco.experiments.protodune import parsed, parsed_objects
+    from hpcreco.experiments.protodune import parsed
+    from hpcreco.experiments.protodune.parsed import objects
 
-    return product in (*parsed.WAVEFORM_PRODUCTS, *parsed.VALUE_COLUMNS, *parsed_objects.SCHEMAS)
+    return product in (*parsed.WAVEFORM_PRODUCTS, *parsed.VALUE_COLUMNS, *objects.SCHEMAS)
 
 
 def _files(inputs: Iterable[Path]) -> list[Path]:
@@ -175,9 +176,9 @@ Plan = tuple[list[Path], Callable[[], None]]
 
 
 def _parsed(path: Path, args: argparse.Namespace) -> Plan:
-    from hpcreco.experiments.protodune import parsed_npz, parsed_objects
+    from hpcreco.experiments.protodune.parsed import npz, objects
 
-    container = parsed_objects if names.require(path).product in parsed_objects.SCHEMAS else parsed_npz
+    container = objects if names.require(path).product in objects.SCHEMAS else npz
     if path.suffix == ".h5":
         legacy = args.out / path.with_suffix(".npz").name
         return [legacy], lambda: container.export_npz(path, legacy)
@@ -208,7 +209,8 @@ def _yinf(path: Path, args: argparse.Namespace) -> Plan:
 
 
 def _frames(path: Path, args: argparse.Namespace) -> Plan:
-    from hpcreco.experiments.protodune import frames, imports
+    from hpcreco.experiments.protodune import imports
+    from hpcreco.experiments.protodune.imports import frames
 
     apa, event = frames.identity(path)
     index = event if args.index is None else args.index

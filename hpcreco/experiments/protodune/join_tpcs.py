@@ -12,7 +12,7 @@ from hpcreco.experiments.protodune import names
 from hpcreco.filewise import Job, add_filewise_arguments
 
 if TYPE_CHECKING:
-    from hpcreco.experiments.protodune.join_group import Group, Joiner
+    from hpcreco.experiments.protodune.joining.groups import Group, Joiner
 
 LOG = logging.getLogger("hpcreco")
 BEAM_SIDE = "1,5,9"
@@ -112,18 +112,18 @@ def run(args: argparse.Namespace) -> int:
 
 def write(joiner: Joiner, group: Group) -> dict[str, Any]:
     """Join one group; counts and residuals for the run report."""
-    from hpcreco.experiments.protodune import join_parsed, join_xy
+    from hpcreco.experiments.protodune.joining import images, truth
 
     if group.product == "xy":
-        return join_xy.write(joiner, group)
+        return images.write(joiner, group)
     if group.product == PARTICLES:
-        return join_parsed.write_particles(joiner, group)
-    return join_parsed.write_truth(joiner, group)
+        return truth.write_particles(joiner, group)
+    return truth.write_truth(joiner, group)
 
 
 def plan(args: argparse.Namespace, tpcs: tuple[int, ...]) -> list[Group]:
     """Groups of the folder that have all TPCs, in sorted order. JoinUsageError when there is none."""
-    from hpcreco.experiments.protodune.join_group import Group
+    from hpcreco.experiments.protodune.joining.groups import Group
     from hpcreco.experiments.protodune.parsed import VALUE_COLUMNS
 
     products = tuple(args.product.split(","))
@@ -170,7 +170,7 @@ def _words(key: tuple) -> str:
 
 def _joiner(args: argparse.Namespace) -> Joiner:
     from hpcreco.experiments.protodune import geometry
-    from hpcreco.experiments.protodune.join_group import Joiner, Options
+    from hpcreco.experiments.protodune.joining.groups import Joiner, Options
 
     try:
         tpcs = tuple(int(tpc) for tpc in args.tpcs.split(","))

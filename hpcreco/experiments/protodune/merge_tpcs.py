@@ -157,7 +157,7 @@ class Merger:
         """Merge one group; counts for the run report. Raises MergeError naming the files that do not fit."""
         import numpy as np
 
-        from hpcreco.experiments.protodune import merging
+        from hpcreco.experiments.protodune.joining import merging
         from hpcreco.experiments.protodune.solved import MERGED
         from hpcreco.shards import Shard, ShardWriter
 
@@ -240,7 +240,7 @@ def _values(part: Shard) -> tuple[str, tuple[str, ...]]:
 
 def _read(part: Shard, event: int, field: str, columns: Sequence[str]) -> tuple[Any, Any]:
     """Coords (N, 3) and values (N, k) of an event, the columns in the order of the first TPC's."""
-    from hpcreco.experiments.protodune.merging import in_order
+    from hpcreco.experiments.protodune.joining.merging import in_order
 
     table = part.read(event, "voxels", ["coords", field])
     values = table[field].reshape(len(table["coords"]), -1)

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per plane; exit code 0."""
-    from hpcreco.experiments.protodune import geometry, saved_geometry
+    from hpcreco.experiments.protodune import geometry
+    from hpcreco.experiments.protodune.geometry import saved
 
     found = geometry.load(args.geometry)
     tpcs = found.tpcs if args.tpc is None else (found.face(args.tpc).tpc,)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
                 f"covers {100 * covered(face, plane):.2f} %"
             )
     if args.save is not None:
-        saved_geometry.save(found, args.save)
+        saved.save(found, args.save)
         print(f"saved as {args.save}; use it with --geometry saved:{args.save}")
     return 0
 

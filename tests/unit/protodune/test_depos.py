@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hpcreco.experiments.protodune import depos, geometry
+from hpcreco.experiments.protodune import geometry
+from hpcreco.experiments.protodune.imports import depos
 from hpcreco.experiments.protodune.simulation.chain import Settings
 from hpcreco.experiments.protodune.simulation.drift import DriftSettings
 from hpcreco.experiments.protodune.simulation.signals import SignalSettings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import ListedColormap, Normalize
 
-from hpcreco.experiments.protodune import geometry, joining, parsed_npz
+from hpcreco.experiments.protodune import geometry, joining
 from hpcreco.experiments.protodune.display import channels, output
 from hpcreco.experiments.protodune.display.borders import borders_of
 from hpcreco.experiments.protodune.display.drawing import project
@@ -14,6 +14,7 @@ from hpcreco.experiments.protodune.display.load import Wanted, distinct_names, l
 from hpcreco.experiments.protodune.display.panels import Panel, charge_error, difference
 from hpcreco.experiments.protodune.display.region import Region
 from hpcreco.experiments.protodune.display.scene import FAINT, Scene, WireImage
+from hpcreco.experiments.protodune.parsed import npz
 
 PDSP = geometry.load()
 CELL = (6.26, 8.0, 8.0)
@@ -141,7 +142,7 @@ def test_reference_programs_results_are_put_on_the_grid_of_the_network(tmp_path,
     rows = np.column_stack([fine - [500, 0, 0], np.full(len(fine), 3 * FAINT)])
     path = tmp_path / "reco_singleMu_001_spacepoint-TPC1.npz"
     # the toy's events are numbered from 10
-    parsed_npz.write_npz(path, [np.zeros((0, 4))] * 10 + [rows])
+    npz.write_npz(path, [np.zeros((0, 4))] * 10 + [rows])
     yinf, points = load_together([made.yinf[0], path], Wanted())
     assert yinf.event_id == points.event_id == 10
     np.testing.assert_array_equal(points.candidates, true)

@@ -4,8 +4,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from hpcreco.experiments.protodune import frames, geometry, parsed
-from hpcreco.experiments.protodune.imports import write_frames
+from hpcreco.experiments.protodune import geometry, parsed
+from hpcreco.experiments.protodune.imports import frames, write_frames
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingOptions
 
 

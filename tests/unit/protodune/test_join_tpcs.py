@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import dialect, geometry, join_tpcs, legacy, names, parsed, parsed_npz
+from hpcreco.experiments.protodune import dialect, geometry, join_tpcs, legacy, names, parsed
 from hpcreco.experiments.protodune import labels as truth_on_cells
 from hpcreco.experiments.protodune.dataset import DataError, XYReader
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
@@ -258,7 +258,7 @@ def truth_file(folder, tpc, coords, electrons, npz=False):
     if npz:
         path = folder / name.replace(".h5", ".npz")
         folder.mkdir(exist_ok=True)
-        parsed_npz.write_npz(path, [np.concatenate([coords, electrons[:, None]], axis=1)])
+        npz.write_npz(path, [np.concatenate([coords, electrons[:, None]], axis=1)])
         return
     attributes = {
         "event_type": "BeamCosmic", "index": 1, "product": "depoElectron", "tpc": tpc, "geometry": "pdsp",

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import depos, geometry, join_tpcs, wires
-from hpcreco.experiments.protodune.geometry import DRIFT_SPEED, PIXEL_SIZE, SIM_T0, VOXEL_SIZE
+from hpcreco.experiments.protodune import geometry, join_tpcs
+from hpcreco.experiments.protodune.geometry import DRIFT_SPEED, PIXEL_SIZE, SIM_T0, VOXEL_SIZE, wires
+from hpcreco.experiments.protodune.imports import depos
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingOptions
 from hpcreco.experiments.protodune.xy import XY
 

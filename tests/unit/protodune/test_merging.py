@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import geometry, joining, merge_tpcs, merging
+from hpcreco.experiments.protodune import geometry, joining, merge_tpcs
+from hpcreco.experiments.protodune.joining import merging
 from hpcreco.experiments.protodune.solved import MERGED, SOLVED
 
 PDSP = geometry.load()

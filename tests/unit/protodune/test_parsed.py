@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from hpcreco import shards
-from hpcreco.experiments.protodune import parsed, parsed_npz
+from hpcreco.experiments.protodune import parsed
+from hpcreco.experiments.protodune.parsed import npz
 
 ATTRIBUTES = {
     "event_type": "Mu",
@@ -66,7 +67,7 @@ def test_waveforms_survive_hdf5_and_npz(wire, tmp_path):
         same_waveforms(file, events)
         assert file.event_ids.tolist() == [10, 11, 12]
     legacy = tmp_path / "reco_singleMu_003_wire-TPC1.npz"
-    parsed_npz.export_npz(path, legacy)
+    npz.export_npz(path, legacy)
     with np.load(legacy) as arrays:
         assert arrays.files == ["arr_0", "arr_1", "arr_2"]
         assert arrays["arr_0"].shape == (64, 40)
@@ -78,7 +79,7 @@ def test_waveforms_survive_hdf5_and_npz(wire, tmp_path):
 def test_truth_survives_hdf5_and_npz(depo, tmp_path):
     path, events = depo
     legacy = tmp_path / "reco_singleMu_003_depo-TPC1.npz"
-    parsed_npz.export_npz(path, legacy)
+    npz.export_npz(path, legacy)
     for source in (path, legacy):
         with parsed.open_parsed(source) as file:
             for number, (coords, values, track, pdg) in enumerate(events):
@@ -94,7 +95,7 @@ def test_truth_survives_hdf5_and_npz(depo, tmp_path):
 
 def test_equal_content_gives_equal_npz_bytes(wire, tmp_path):
     for name in ("a", "b"):
-        parsed_npz.export_npz(wire[0], tmp_path / name / "reco_singleMu_003_wire-TPC1.npz")
+        npz.export_npz(wire[0], tmp_path / name / "reco_singleMu_003_wire-TPC1.npz")
     first, second = (
         (tmp_path / name / "reco_singleMu_003_wire-TPC1.npz").read_bytes() for name in ("a", "b")
     )
@@ -129,7 +130,7 @@ def test_npz_of_another_shape_is_named(tmp_path, arrays, message):
 
 def test_damaged_npz_is_an_error_that_names_the_file(depo, tmp_path):
     legacy = tmp_path / "reco_singleMu_003_depo-TPC1.npz"
-    parsed_npz.export_npz(depo[0], legacy)
+    npz.export_npz(depo[0], legacy)
     legacy.write_bytes(legacy.read_bytes()[:-200])
     with pytest.raises(parsed.ParsedError, match="reco_singleMu_003"), parsed.open_parsed(legacy) as file:
         file.truth(0)
@@ -141,7 +142,7 @@ def test_interrupted_npz_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        parsed_npz.write_npz(tmp_path / "x.npz", arrays())
+        npz.write_npz(tmp_path / "x.npz", arrays())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from hpcreco.experiments.protodune import depos, frames, geometry
+from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
+from hpcreco.experiments.protodune.imports import depos, frames
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingOptions
 
 PDSP = geometry.load()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hpcreco import cli
-from hpcreco.experiments.protodune import geometry, overlap, saved_geometry, wires
-from hpcreco.experiments.protodune.geometry import PIXEL_SIZE, GeometryError
+from hpcreco.experiments.protodune import geometry, overlap
+from hpcreco.experiments.protodune.geometry import PIXEL_SIZE, GeometryError, saved, wires
 from hpcreco.experiments.protodune.tiling.tiler import Tiler
 
 PDSP = geometry.load()
@@ -181,7 +181,7 @@ def test_descriptions_that_make_no_sense_are_refused(tmp_path, change, said):
 @pytest.mark.parametrize("spec", ["pdsp", "wires:two_faces"])
 def test_a_saved_geometry_is_the_same(tmp_path, spec):
     original = geometry.load(spec)
-    saved_geometry.save(original, tmp_path / "kept.h5")
+    saved.save(original, tmp_path / "kept.h5")
     again = geometry.load(f"saved:{tmp_path / 'kept.h5'}")
     assert (again.name, again.digest, again.tpcs) == (original.name, original.digest, original.tpcs)
     (tmp_path / "other.h5").write_text("no")

@@ -1,4 +1,7 @@
-"""Where the voxels of each TPC lie in a frame that several TPCs share: that of the first one's box."""
+"""Where the voxels of each TPC lie in a frame that several TPCs share: that of the first one's box.
+
+`groups`, `images` and `truth` put files into it (`hpcreco join-tpcs`), `merging` the output of several TPCs.
+"""
 
 from __future__ import annotations
 

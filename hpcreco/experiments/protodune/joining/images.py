@@ -10,8 +10,15 @@ from typing import Any
 import numpy as np
 
 from hpcreco.experiments.protodune import labels
-from hpcreco.experiments.protodune.join_group import UNIT, Counts, Group, Joiner, JoiningError, same_events
 from hpcreco.experiments.protodune.joining import Frame
+from hpcreco.experiments.protodune.joining.groups import (
+    UNIT,
+    Counts,
+    Group,
+    Joiner,
+    JoiningError,
+    same_events,
+)
 from hpcreco.experiments.protodune.xy import XY
 from hpcreco.shards import Shard, ShardWriter
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from hpcreco import shards
 from hpcreco.experiments.protodune.parsed import CALO, PARTICLES, TRAJECTORIES, ParsedError
-from hpcreco.experiments.protodune.parsed_npz import NpzParsed, import_attributes, write_npz
+from hpcreco.experiments.protodune.parsed.npz import NpzParsed, import_attributes, write_npz
 from hpcreco.shards import Schema
 
 SCHEMAS: dict[str, Schema] = {

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hpcreco.experiments.protodune import depos, frames, geometry, names, parsed
+from hpcreco.experiments.protodune import geometry, names, parsed
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS
+from hpcreco.experiments.protodune.imports import depos, frames
 from hpcreco.experiments.protodune.simulation.chain import Settings
 
 

@@ -233,13 +233,13 @@ def _pdsp() -> Geometry:
 
 def load(spec: str = "pdsp") -> Geometry:
     """``pdsp`` (the original program's numbers), ``larsoft:<wire dump .json or .json.bz2>``, ``wires:<.yaml>`` (seeds
-    of wires, see `hpcreco.experiments.protodune.wires`) or ``saved:<.h5>`` (by ``hpcreco protodune geometry --save``).
+    of wires, see the module `wires`) or ``saved:<.h5>`` (by ``hpcreco protodune geometry --save``).
     """
     if spec == "pdsp":
         return _pdsp()
     kind, _, path = spec.partition(":")
     if path and kind in _READERS:
-        module = importlib.import_module(f"hpcreco.experiments.protodune.{_READERS[kind]}")
+        module = importlib.import_module(f"{__name__}.{kind}")
         return module.read(Path(path))
     raise GeometryError(
         f"unknown geometry {spec!r}: expected pdsp, larsoft:<wire dump .json.bz2>, wires:<description .yaml> or "
@@ -247,4 +247,4 @@ def load(spec: str = "pdsp") -> Geometry:
     )
 
 
-_READERS = {"larsoft": "larsoft", "wires": "wires", "saved": "saved_geometry"}
+_READERS = ("larsoft", "wires", "saved")  # modules of this package

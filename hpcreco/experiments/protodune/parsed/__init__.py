@@ -188,7 +188,7 @@ def open_parsed(path: str | os.PathLike[str], allow_pickle: bool = False) -> Par
     """Open a parsed file, ``.h5`` or legacy ``.npz``. Pickled npz arrays are read only with `allow_pickle`."""
     path = Path(path)
     if path.suffix == ".npz":
-        from hpcreco.experiments.protodune.parsed_npz import NpzParsed
+        from hpcreco.experiments.protodune.parsed.npz import NpzParsed
 
         return NpzParsed(path, allow_pickle)
     return ShardParsed(path)

@@ -11,8 +11,8 @@ import numpy as np
 
 from hpcreco.experiments.protodune import labels, parsed, particles
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
-from hpcreco.experiments.protodune.join_group import UNIT, Counts, Group, Joiner, same_events
 from hpcreco.experiments.protodune.joining import Frame
+from hpcreco.experiments.protodune.joining.groups import UNIT, Counts, Group, Joiner, same_events
 from hpcreco.shards import Shard, ShardWriter
 
 
