@@ -12,6 +12,7 @@ from hpcreco.experiments.protodune import dialect, geometry, join_tpcs, legacy, 
 from hpcreco.experiments.protodune import labels as truth_on_cells
 from hpcreco.experiments.protodune.dataset import DataError, XYReader
 from hpcreco.experiments.protodune.geometry import VOXEL_SIZE
+from hpcreco.experiments.protodune.parsed.npz import write_npz
 from hpcreco.experiments.protodune.xy import XY
 
 PDSP = geometry.load()
@@ -258,7 +259,7 @@ def truth_file(folder, tpc, coords, electrons, npz=False):
     if npz:
         path = folder / name.replace(".h5", ".npz")
         folder.mkdir(exist_ok=True)
-        npz.write_npz(path, [np.concatenate([coords, electrons[:, None]], axis=1)])
+        write_npz(path, [np.concatenate([coords, electrons[:, None]], axis=1)])
         return
     attributes = {
         "event_type": "BeamCosmic", "index": 1, "product": "depoElectron", "tpc": tpc, "geometry": "pdsp",

@@ -10,6 +10,7 @@ import pytest
 from hpcreco import shards
 from hpcreco.experiments.protodune import geometry, labels, parsed, tile
 from hpcreco.experiments.protodune.channel_list import channel_list
+from hpcreco.experiments.protodune.parsed.npz import dense_waveform, write_npz
 from hpcreco.experiments.protodune.tiling.tiler import Tiler
 from hpcreco.experiments.protodune.xy import PIXEL, XY
 
@@ -42,8 +43,8 @@ def attributes(index, product, **more):
 def write_wire(folder, index, n_events=5, npz=False, without=(), **more):
     events = [event(1000 * index + e) for e in range(n_events)]
     if npz:
-        dense = [npz.dense_waveform(parsed.Waveforms(*e[:3]), N_TICKS, 2560) for e in events]
-        return npz.write_npz(folder / f"reco_singleElectron_{index:03d}_wire-TPC{TPC}.npz", dense)
+        dense = [dense_waveform(parsed.Waveforms(*e[:3]), N_TICKS, 2560) for e in events]
+        return write_npz(folder / f"reco_singleElectron_{index:03d}_wire-TPC{TPC}.npz", dense)
     path = folder / f"reco_singleElectron_{index:03d}_wire-TPC{TPC}.h5"
     with parsed.wire_writer(
         path, attributes(index, "wire", n_ticks=N_TICKS, n_channels=2560, **more)

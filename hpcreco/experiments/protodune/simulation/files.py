@@ -12,7 +12,7 @@ import numpy as np
 from hpcreco import filewise, shards
 from hpcreco.experiments.protodune import hits, names, parsed
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, Geometry
-from hpcreco.experiments.protodune.parsed import npz
+from hpcreco.experiments.protodune.parsed.npz import export_npz
 from hpcreco.experiments.protodune.simulation import chain, generator
 from hpcreco.experiments.protodune.simulation.chain import Settings, SimulatedEvent
 from hpcreco.experiments.protodune.simulation.event import Particle
@@ -67,7 +67,7 @@ class Batch:
         for path in sorted(outputs, key=lambda path: path.suffix == ".npz"):  # npz files are made from ours
             product = names.require(path).product
             if path.suffix == ".npz":
-                npz.export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
+                export_npz(path.parent.parent / path.with_suffix(".h5").name, path)
             elif product in parsed.WAVEFORM_PRODUCTS:
                 self._write_waveforms(path, product, events)
             elif product == "mcbeamcosmic":
