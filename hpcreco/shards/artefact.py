@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from hpcreco.shards import attributes as _attributes
+from hpcreco.shards.access import open_hdf5, reading
 from hpcreco.shards.digest import content_digest, dataset_entry, little_endian, meaningful
-from hpcreco.shards.reader import check_identity, open_hdf5, reading
+from hpcreco.shards.reader import check_identity
 from hpcreco.shards.schema import Schema, ShardError
 from hpcreco.shards.space import abandon, close_trimmed, reserve
 from hpcreco.shards.temporary import atomic

@@ -77,7 +77,7 @@ def entry(path: str | os.PathLike[str], schema: Schema | None = None) -> Entry:
         return Entry(
             str(path),
             shard.format,
-            shard.attributes["version"],
+            shard.version,
             path.stat().st_size,
             shard.digest,
             shard.event_ids,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,46 +14,10 @@ from typing import Any
 import numpy as np
 
 from hpcreco.shards import attributes as _attributes
+from hpcreco.shards.access import open_hdf5, reading
 from hpcreco.shards.direct import DirectDataset, direct
+from hpcreco.shards.layout import Layout, numbers
 from hpcreco.shards.schema import EVENTS, ID, Field, Schema, ShardError
-
-_CHUNK_CACHE = 1 << 20  # bytes per dataset: the edge chunk between neighbouring events, no more
-
-
-@contextlib.contextmanager
-def reading(path: Path, name: str = "") -> Iterator[None]:
-    """Turn what HDF5 raises on a damaged file into a ShardError that names file and dataset."""
-    try:
-        yield
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-    ) as error:  # as the damage happens to hit
-        if isinstance(error, ShardError):
-            raise
-        what = f"{path}: {name}" if name else str(path)
-        reason = str(error).splitlines()[0].strip("'\"") if str(error) else type(error).__name__
-        raise ShardError(f"{what} cannot be read ({reason}); the file is damaged, make it again") from error
-
-
-def open_hdf5(path: Path) -> Any:
-    """Open for reading by many processes at once, also where the file system is read-only or knows no
-    locks.
-    """
-    import h5py
-
-    if not path.is_file():
-        raise ShardError(f"{path}: no such file")
-    try:
-        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise ShardError(
-            f"{path}: not a readable HDF5 file, truncated or of another kind ({reason})"
-        ) from error
 
 
 def identify(path: str | os.PathLike[str]) -> tuple[str, int] | None:
@@ -114,12 +79,13 @@ class Shard:
         self._columns: dict[tuple[str, str], Any] = {}
         try:
             with reading(self.path, "the header"):
-                self.attributes: dict[str, Any] = _attributes.load(self._file)
-            check_identity(self.path, self.attributes, schema)
-            with reading(self.path, f"{EVENTS}/{ID}"):
-                self.n_events: int = self._file[EVENTS][ID].shape[0]
+                self._header = _attributes.header(self._file)
+            check_identity(self.path, self._header, schema)
             with reading(self.path):
-                self._check_tables(schema)
+                self._layout = Layout(self._file, self.path)
+            with reading(self.path, f"{EVENTS}/{ID}"):
+                self.n_events: int = self._layout.shapes(EVENTS)[ID][0]
+            self._check_tables(schema)
         except BaseException:
             self.close()
             raise
@@ -135,16 +101,18 @@ class Shard:
                 self._check_field(table.name, field)
 
     def _check_field(self, table: str, field: Field) -> None:
-        dataset = self._file[table][field.name]
         where = f"{self.path}: {table}/{field.name}"
-        if dataset.dtype != np.dtype(field.dtype):
-            raise ShardError(f"{where} has type {dataset.dtype}, expected {field.dtype}; make the file again")
-        if dataset.ndim != (1 if field.columns is None else 2):
+        with reading(self.path, f"{table}/{field.name}"):
+            dtype = self._file[table][field.name].dtype
+        if dtype != np.dtype(field.dtype):
+            raise ShardError(f"{where} has type {dtype}, expected {field.dtype}; make the file again")
+        shape = self._shapes(table)[field.name]
+        if len(shape) != (1 if field.columns is None else 2):
             raise ShardError(
-                f"{where} has shape {dataset.shape}, expected {'(n,)' if field.columns is None else '(n, k)'}"
+                f"{where} has shape {shape}, expected {'(n,)' if field.columns is None else '(n, k)'}"
             )
-        if field.columns and dataset.shape[1] != len(field.columns):
-            raise ShardError(f"{where} has {dataset.shape[1]} columns, expected {', '.join(field.columns)}")
+        if field.columns and shape[1] != len(field.columns):
+            raise ShardError(f"{where} has {shape[1]} columns, expected {', '.join(field.columns)}")
 
     def __enter__(self) -> Shard:
         return self
@@ -164,31 +132,47 @@ class Shard:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        """All attributes as Python values, read when they are first asked for."""
+        if self._file is None:
+            raise ShardError(f"{self.path}: its attributes were asked for after it was closed")
+        with reading(self.path, "the header"):
+            return _attributes.load(self._file)
+
     @property
     def format(self) -> str:
-        return self.attributes["format"]
+        return self._header["format"]
+
+    @property
+    def version(self) -> int:
+        return self._header["version"]
 
     @property
     def digest(self) -> str:
         """The content digest recorded when the shard was written."""
-        return self.attributes["content_digest"]
+        return self._header["content_digest"]
 
     @property
     def event_ids(self) -> np.ndarray:
         """int64 (n_events): each event's number in the file it came from."""
         with reading(self.path, f"{EVENTS}/{ID}"):
-            return np.asarray(self._file[EVENTS][ID][:], np.int64)
+            return numbers(self._file, f"{EVENTS}/{ID}")
 
     @property
     def tables(self) -> dict[str, tuple[str, ...]]:
         """Names of the tables, each with its fields."""
-        with reading(self.path):
-            named = {t: tuple(f for f in g if f not in ("offsets", ID)) for t, g in self._file.items()}
+        named = {
+            t: tuple(f for f in self._shapes(t) if f not in ("offsets", ID)) for t in self._layout.tables
+        }
         return {table: fields for table, fields in named.items() if fields or table != EVENTS}
 
-    def has(self, table: str, field: str | None = None) -> bool:
+    def _shapes(self, table: str) -> dict[str, tuple[int, ...]]:
         with reading(self.path, table):
-            return table in self._file and (field is None or field in self._file[table])
+            return self._layout.shapes(table)
+
+    def has(self, table: str, field: str | None = None) -> bool:
+        return table in self._layout.tables and (field is None or field in self._shapes(table))
 
     def columns(self, table: str, field: str) -> tuple[str, ...]:
         """Names of the columns of a field; empty where it has none."""
@@ -209,14 +193,14 @@ class Shard:
     def _load_offsets(self, table: str) -> np.ndarray:
         where = f"{self.path}: {table}/offsets"
         if not self.has(table):
-            raise ShardError(f"{self.path}: no table {table!r}; it has {', '.join(self._file)}")
+            raise ShardError(f"{self.path}: no table {table!r}; it has {', '.join(self._layout.tables)}")
+        shapes = self._shapes(table)
         with reading(self.path, f"{table}/offsets"):
-            group = self._file[table]
-            lengths = {name: group[name].shape[0] for name in group if name != "offsets"}
-            if "offsets" not in group:
-                offsets = np.arange(self.n_events + 1, dtype=np.int64)
+            lengths = {name: shape[0] for name, shape in shapes.items() if name != "offsets"}
+            if "offsets" in shapes:
+                offsets = numbers(self._file, f"{table}/offsets")
             else:
-                offsets = np.asarray(group["offsets"][:], np.int64)
+                offsets = np.arange(self.n_events + 1, dtype=np.int64)
         if len(offsets) != self.n_events + 1:
             raise ShardError(
                 f"{where} describe {len(offsets) - 1} events but {EVENTS}/{ID} has {self.n_events}; make the file again"
@@ -258,7 +242,7 @@ class Shard:
         with self._lock:
             if not self.has(table, field):
                 raise ShardError(
-                    f"{self.path}: no field {table}/{field}; {table} has {', '.join(self._file.get(table, ()))}"
+                    f"{self.path}: no field {table}/{field}; {table} has {', '.join(self._shapes(table))}"
                 )
             with reading(self.path, f"{table}/{field}"):
                 dataset = self._file[table][field]

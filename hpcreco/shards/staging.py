@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hpcreco.shards.reader import open_hdf5, reading
+from hpcreco.shards.access import open_hdf5, reading
 from hpcreco.shards.space import abandon, close_trimmed, reserve
 from hpcreco.shards.temporary import atomic
 from hpcreco.shards.writer import LIBVER, writing

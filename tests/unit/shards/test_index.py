@@ -8,6 +8,7 @@ import pickle
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -64,6 +65,46 @@ def test_no_event_is_read_to_build_it(paths, toy, monkeypatch):
     monkeypatch.setattr(shards.Shard, "read_rows", lambda *a: pytest.fail("read events"))
     monkeypatch.setattr("hashlib.sha256", lambda *a: pytest.fail("rehashed"))
     shards.index(paths, toy.schema)
+
+
+def looked_at(path) -> None:
+    """Everything but the events, with h5py alone. Raises whatever h5py raises on damage."""
+    with h5py.File(path) as file:
+        dict(file.attrs)
+        for group in file.values():
+            shapes = {name: dataset.shape for name, dataset in group.items()}
+            if "offsets" in shapes:
+                group["offsets"][:]
+        file["events/id"][:]
+
+
+def test_damage_of_what_is_not_events_is_found_before_any_is_read(tmp_path, toy):
+    """One changed byte: whoever reads all attributes and all shapes finds no more than the index, which does not."""
+    toy.write(tmp_path / "a.h5", toy.events([3, 0, 2]))
+    sound = (tmp_path / "a.h5").read_bytes()
+    damaged, found = tmp_path / "b.h5", 0
+    for place in range(0, len(sound), 1 + len(sound) // 250):
+        damaged.write_bytes(sound[:place] + bytes([sound[place] ^ 0x10]) + sound[place + 1 :])
+        try:
+            looked_at(damaged)
+        except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError):
+            found += 1
+            with pytest.raises(shards.ShardError, match=r"b\.h5"):
+                shards.entry(damaged)
+    assert found > 30
+
+
+def test_attributes_are_read_when_they_are_asked_for(paths, toy, monkeypatch):
+    with shards.Shard(paths[0]) as shard:
+        assert shard.attributes["threshold"] == toy.attributes["threshold"]
+    assert shard.attributes["options"] == toy.attributes["options"]  # they stay
+    with shards.Shard(paths[0]) as closed:
+        pass
+    assert closed.digest == shard.digest
+    with pytest.raises(shards.ShardError, match="after it was closed"):
+        closed.attributes["threshold"]
+    monkeypatch.setattr("hpcreco.shards.attributes.load", lambda *a: pytest.fail("read attributes"))
+    shards.index(paths)
 
 
 def test_shards_of_different_formats_are_refused(paths, tmp_path):
