@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hpcreco.shards.schema import ShardError
 
-_CHUNK_CACHE = 1 << 20  # bytes per dataset: the edge chunk between neighbouring events, no more
+CHUNK_CACHE = 1 << 20  # bytes per dataset: the edge chunk between neighbouring events, no more
 
 
 @contextlib.contextmanager
@@ -40,9 +41,19 @@ def open_hdf5(path: Path) -> Any:
     if not path.is_file():
         raise ShardError(f"{path}: no such file")
     try:
-        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
     except OSError as error:
         reason = str(error).splitlines()[0]
         raise ShardError(
             f"{path}: not a readable HDF5 file, truncated or of another kind ({reason})"
         ) from error
+
+
+def fill(file_descriptor: int, part: memoryview, address: int) -> None:
+    """Read the bytes from `address` on into all of `part`. Raises OSError where the file ends too early."""
+    done = 0
+    while done < len(part):  # one call returns at most 2 GiB
+        count = os.preadv(file_descriptor, [part[done:]], address + done)
+        if count == 0:
+            raise OSError("the file ends inside this dataset")
+        done += count

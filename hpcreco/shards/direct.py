@@ -1,16 +1,18 @@
-"""Read unfiltered datasets with plain file reads.
+"""Read datasets with plain file reads.
 
 HDF5 costs about 30 us per selection and copies chunk by chunk under one lock of the whole process. Where a
 dataset is stored as it is in memory, its rows are byte ranges of the file: reading them directly is about as
-fast as a memory map and lets threads read at the same time.
+fast as a memory map and lets threads read at the same time. `shards.filtered` does the same behind filters.
 """
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
+
+from hpcreco.shards.access import fill
+from hpcreco.shards.filtered import FilteredDataset, Stored, filters_of
 
 
 class DirectDataset:
@@ -35,24 +37,33 @@ class DirectDataset:
             chunk = first // self._chunk
             last = min(hi, (chunk + 1) * self._chunk)
             part = view[(first - lo) * self._row_bytes : (last - lo) * self._row_bytes]
-            self._fill(part, self._addresses[chunk] + (first - chunk * self._chunk) * self._row_bytes)
+            fill(self._fd, part, self._addresses[chunk] + (first - chunk * self._chunk) * self._row_bytes)
             first = last
         return rows
 
-    def _fill(self, part: memoryview, address: int) -> None:
-        done = 0
-        while done < len(part):  # one call returns at most 2 GiB
-            count = os.preadv(self._fd, [part[done:]], address + done)
-            if count == 0:
-                raise OSError("the file ends inside this dataset")
-            done += count
+
+class Hdf5Dataset:
+    """What only HDF5 can read."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def read(self, lo: int, hi: int) -> np.ndarray:
+        """Rows lo..hi-1. Raises what h5py raises."""
+        rows: np.ndarray = self._dataset[lo:hi]
+        return rows
 
 
-def direct(file_descriptor: int, dataset: Any) -> DirectDataset | None:
-    """A direct reader of an h5py dataset, or None where its bytes in the file are not its rows in order."""
+def reader_of(file_descriptor: int, dataset: Any) -> DirectDataset | FilteredDataset | Hdf5Dataset:
+    """What reads the rows of an h5py dataset: without HDF5 where its bytes in the file are its rows in order, as they
+    are or behind the standard filters.
+    """
+    return _direct(file_descriptor, dataset) or Hdf5Dataset(dataset)
+
+
+def _direct(file_descriptor: int, dataset: Any) -> DirectDataset | FilteredDataset | None:
     identifier = dataset.id
-    native = dataset.dtype.isnative and dataset.dtype.kind in "iuf"
-    if not native or dataset.shape[0] == 0 or identifier.get_create_plist().get_nfilters():
+    if not dataset.dtype.isnative or dataset.dtype.kind not in "iuf" or dataset.shape[0] == 0:
         return None
     if dataset.chunks is None:
         address = identifier.get_offset()
@@ -61,11 +72,18 @@ def direct(file_descriptor: int, dataset: Any) -> DirectDataset | None:
             if address is None
             else DirectDataset(file_descriptor, dataset, {0: address}, dataset.shape[0])
         )
-    chunk = dataset.chunks[0]
-    if tuple(dataset.chunks[1:]) != tuple(dataset.shape[1:]):
+    filters, rows = filters_of(dataset), dataset.chunks[0]
+    if filters is None or tuple(dataset.chunks[1:]) != tuple(dataset.shape[1:]):
         return None
-    addresses: dict[int, int] = {}
-    identifier.chunk_iter(lambda info: addresses.__setitem__(info.chunk_offset[0] // chunk, info.byte_offset))
-    if len(addresses) != -(-dataset.shape[0] // chunk):  # a chunk nobody wrote has no address
+    chunks: dict[int, Stored] = {}
+
+    def note(info: Any) -> None:
+        chunks[info.chunk_offset[0] // rows] = Stored(info.byte_offset, info.size, info.filter_mask)
+
+    identifier.chunk_iter(note)
+    if len(chunks) != -(-dataset.shape[0] // rows):  # a chunk nobody wrote has no address
         return None
-    return DirectDataset(file_descriptor, dataset, addresses, chunk)
+    if filters:
+        return FilteredDataset(file_descriptor, dataset, filters, chunks)
+    addresses = {number: chunk.address for number, chunk in chunks.items()}
+    return DirectDataset(file_descriptor, dataset, addresses, rows)

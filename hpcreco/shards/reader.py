@@ -15,7 +15,7 @@ import numpy as np
 
 from hpcreco.shards import attributes as _attributes
 from hpcreco.shards.access import open_hdf5, reading
-from hpcreco.shards.direct import DirectDataset, direct
+from hpcreco.shards.direct import DirectDataset, FilteredDataset, Hdf5Dataset, reader_of
 from hpcreco.shards.layout import Layout, numbers
 from hpcreco.shards.schema import EVENTS, ID, Field, Schema, ShardError
 
@@ -76,7 +76,7 @@ class Shard:
         self._descriptor = -1
         self._lock = threading.Lock()
         self._offsets: dict[str, np.ndarray] = {}
-        self._columns: dict[tuple[str, str], Any] = {}
+        self._columns: dict[tuple[str, str], DirectDataset | FilteredDataset | Hdf5Dataset] = {}
         try:
             with reading(self.path, "the header"):
                 self._header = _attributes.header(self._file)
@@ -233,9 +233,9 @@ class Shard:
         """Rows first .. last-1 of one field, whichever events they belong to."""
         column = self._column(table, field)
         with reading(self.path, f"{table}/{field}"):
-            return column.read(first, last) if isinstance(column, DirectDataset) else column[first:last]
+            return column.read(first, last)
 
-    def _column(self, table: str, field: str) -> Any:
+    def _column(self, table: str, field: str) -> DirectDataset | FilteredDataset | Hdf5Dataset:
         key = (table, field)
         if key in self._columns:
             return self._columns[key]
@@ -249,5 +249,5 @@ class Shard:
                 if self._descriptor < 0:
                     # HDF5's own, not the path's: the file may have been replaced since it was opened
                     self._descriptor = os.dup(self._file.id.get_vfd_handle())
-                self._columns[key] = direct(self._descriptor, dataset) or dataset
+                self._columns[key] = reader_of(self._descriptor, dataset)
                 return self._columns[key]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpcreco import shards
-from hpcreco.shards.direct import DirectDataset
+from hpcreco.shards.direct import DirectDataset, FilteredDataset, Hdf5Dataset
 
 COMPRESSIONS = ["default", "none", "lzf", "gzip-9"]
 sizes = st.lists(st.one_of(st.integers(0, 5), st.integers(0, 40_000)), max_size=6)
@@ -113,17 +113,16 @@ def test_no_variable_length_types(toy, tmp_path):
         assert not any(map(varies, kinds))
 
 
-def test_unfiltered_shards_are_read_directly(toy, tmp_path):
-    """Both layouts of unfiltered data, contiguous and chunked, take the fast path; filtered ones cannot."""
+def test_shards_are_read_without_hdf5(toy, tmp_path):
+    """Both layouts of unfiltered data, contiguous and chunked, and what is behind the usual filters."""
     for sizes in ([1000, 10], [80_000, 70_000, 3]):
         events = toy.events(sizes)
-        for compression in ("none", "gzip"):
+        for compression, reader in (("none", DirectDataset), ("gzip", FilteredDataset), ("lzf", Hdf5Dataset)):
             toy.write(tmp_path / "a.h5", events, compression=compression)
             with shards.Shard(tmp_path / "a.h5", toy.schema) as shard:
                 for number, event in enumerate(events):
                     toy.assert_event(shard, number, event)
-                column = shard._column("points", "features")
-                assert isinstance(column, DirectDataset) == (compression == "none")
+                assert type(shard._column("points", "features")) is reader
 
 
 def test_by_default_a_field_is_filtered_where_that_pays(toy, tmp_path):
