@@ -16,6 +16,8 @@ take fewer rounds. Peers:
     lzf, gzip-4  shard, other filters
     npz          numpy.savez_compressed of the legacy layout: X float32 (N, 7), Y (N, 1), starts
     memmap       one .npy per field, mapped; the event's rows are copied
+    h5py         the default shard by h5py's datasets: what shards do without
+    2 threads    default, h5py and memmap, each of 2 threads reading its own events; milliseconds per event of both
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +37,7 @@ import numpy as np
 from figures import Figure, write
 
 from hpcreco import shards
-from hpcreco.shards import staging
+from hpcreco.shards import access, staging
 
 VOXELS = 110_000
 SCHEMA = shards.Schema(
@@ -57,7 +60,16 @@ CLAIMS = (  # name, numerator, denominator, bar
     ("unfiltered shard read: memmap time / ours", "memmap", "unfiltered", 0.5),
     ("staged shard read: memmap time / ours", "memmap", "staged", 0.5),
     ("shard read, default filter: npz time / ours", "npz", "default", 3.0),
+    ("shard read, default filter: memmap time / ours", "memmap", "default", None),
+    ("shard read, default filter: h5py time / ours", "h5py", "default", None),
 )
+THREAD_CLAIMS = (
+    ("shard read, default filter, 2 threads: h5py time / ours", "h5py, 2 threads", "default, 2 threads"),
+    ("shard read, default filter: 1 thread / 2 threads", "default", "default, 2 threads"),
+    ("shard read, default filter by h5py: 1 thread / 2 threads", "h5py", "h5py, 2 threads"),
+)
+THREADED = ("default", "h5py", "memmap")
+PER_THREAD = 4  # events of one measurement
 QUICK = ("unfiltered", "staged", "memmap")  # compared with each other in 20 times as many rounds
 Event = dict[str, np.ndarray]
 Read = Callable[[int], Event]
@@ -126,6 +138,18 @@ def memmap_reader(folder: Path, events: list[Event]) -> Read:
     return read
 
 
+def h5py_reader(path: Path) -> Read:
+    """A shard's datasets, through HDF5."""
+    group = access.open_hdf5(path)["voxels"]
+    datasets = {name: group[name] for name in FIELDS}
+
+    def read(number: int) -> Event:
+        rows = slice(number * VOXELS, (number + 1) * VOXELS)
+        return {name: dataset[rows] for name, dataset in datasets.items()}
+
+    return read
+
+
 def prepare(folder: Path, events: list[Event]) -> tuple[dict[str, Read], dict[str, int]]:
     """Readers and file sizes of every peer."""
     readers, sizes = {}, {}
@@ -138,6 +162,7 @@ def prepare(folder: Path, events: list[Event]) -> tuple[dict[str, Read], dict[st
         shard_reader(folder / "staged.h5"),
         (folder / "staged.h5").stat().st_size,
     )
+    readers["h5py"], sizes["h5py"] = h5py_reader(folder / "default.h5"), sizes["default"]
     readers["npz"] = npz_reader(folder / "legacy.npz", events)
     sizes["npz"] = (folder / "legacy.npz").stat().st_size
     readers["memmap"] = memmap_reader(folder, events)
@@ -166,6 +191,30 @@ def measure(readers: dict[str, Read], n_events: int, rounds: int) -> dict[str, l
             readers[name](number)
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
+
+
+def measure_threads(readers: dict[str, Read], n_events: int, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds per event of THREADED in every round, by 1 and by 2 threads, each with events of its own."""
+    rng = np.random.default_rng(2)
+    times: dict[str, list[float]] = {}
+    for turn in range(rounds):
+        numbers = rng.integers(n_events, size=(2, PER_THREAD))
+        for name in THREADED[turn % 3 :] + THREADED[: turn % 3]:
+            for label, parts in ((name, [numbers.reshape(-1)]), (f"{name}, 2 threads", list(numbers))):
+                taken = together(readers[name], parts) / numbers.size
+                times.setdefault(label, []).append(1e3 * taken)
+    return times
+
+
+def together(read: Read, parts: list[np.ndarray]) -> float:
+    """Seconds until all threads have read their part."""
+    threads = [threading.Thread(target=lambda part=part: [read(int(n)) for n in part]) for part in parts]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
 
 
 def spread(values: list[float]) -> tuple[float, float, float]:
@@ -205,6 +254,21 @@ def rows_of(
     return rows
 
 
+def thread_rows(n_events: int, times: dict[str, list[float]]) -> list[dict[str, object]]:
+    """The table's rows of two threads."""
+    rows: list[dict[str, object]] = []
+    for name in (f"{peer}, 2 threads" for peer in THREADED):
+        low, median, high = (round(value, 3) for value in spread(times[name]))
+        mapped = zip(times["memmap, 2 threads"], times[name], strict=True)
+        against_map = (round(value, 3) for value in spread([other / own for other, own in mapped]))
+        columns = ("speed_over_memmap_q1", "speed_over_memmap", "speed_over_memmap_q3")
+        rows.append(
+            {"events": n_events, "peer": name, "ms_median": median, "ms_q1": low, "ms_q3": high}
+            | dict(zip(columns, against_map, strict=True))
+        )
+    return rows
+
+
 def plot(path: Path, rows: list[dict[str, object]]) -> None:
     """Milliseconds against events per file, one line per peer, bars from quartile to quartile."""
     import matplotlib as mpl
@@ -218,12 +282,17 @@ def plot(path: Path, rows: list[dict[str, object]]) -> None:
         median = np.array([row["ms_median"] for row in own])
         low, high = (np.array([row[key] for row in own]) for key in ("ms_q1", "ms_q3"))
         axes.errorbar(
-            [row["events"] for row in own], median, [median - low, high - median], marker="o", label=name
+            [row["events"] for row in own],
+            median,
+            [median - low, high - median],
+            marker="o",
+            linestyle="--" if "threads" in str(name) else "-",
+            label=name,
         )
     axes.set(
         xscale="log", yscale="log", xlabel="events per file", ylabel="ms to read one event of 110 000 voxels"
     )
-    axes.legend()
+    axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
 
@@ -244,16 +313,19 @@ def main() -> int:
     rng = np.random.default_rng(0)
     events = [event(rng) for _ in range(max(args.events))]
     rows: list[dict[str, object]] = []
-    ratios: dict[str, list[float]] = {name: [] for name, *_ in CLAIMS}
+    ratios: dict[str, list[float]] = {name: [] for name, *_ in (*CLAIMS, *THREAD_CLAIMS)}
     for n_events in args.events:
         with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
             readers, sizes = prepare(Path(folder), events[:n_events])
             times = measure(readers, n_events, max(5, args.rounds * 20 // max(20, n_events)))
             quick = measure({name: readers[name] for name in QUICK}, n_events, 20 * args.rounds)
-            rows += rows_of(n_events, times, quick, sizes)
+            threaded = measure_threads(readers, n_events, args.rounds)
+            rows += rows_of(n_events, times, quick, sizes) + thread_rows(n_events, threaded)
         for name, other, own, _ in CLAIMS:
             of = quick if own in quick else times
             ratios[name] += [a / b for a, b in zip(of[other], of[own], strict=True)]
+        for name, other, own in THREAD_CLAIMS:
+            ratios[name] += [a / b for a, b in zip(threaded[other], threaded[own], strict=True)]
         with (args.out / "shard_read.csv").open(
             "w", newline=""
         ) as stream:  # after each length: it takes a while
@@ -262,8 +334,9 @@ def main() -> int:
             table.writerows(rows)
     sys.stdout.write((args.out / "shard_read.csv").read_text())
     plot(args.out / "shard_read.png", rows)
+    bars = {name: bar for name, *_, bar in CLAIMS}
     write(
-        [Figure(name, ratios[name], bar=bar) for name, *_, bar in CLAIMS],
+        [Figure(name, ratios[name], bar=bars.get(name)) for name in ratios],
         args.out / "shard_read.figures.csv",
     )
     return 0

@@ -8,7 +8,8 @@ looked for, libraries included), else by Python's audit hook (its own files alon
 peers are training as it is (lean) and with what hpcreco.lean leaves out (plain): torch's compiler, and scans for
 plugins. Rank 0 also reads the index, the config's files and a checkpoint; the others get them from it.
 
-A second table is the index of 1,000 shards, into which all ranks look.
+A second table is the index of 1,000 shards, into which all ranks look, and the CPU time that one shard takes: by
+hpcreco, and by h5py when it is asked for all attributes and all shapes.
 
 Writes start_up.csv (a row per peer, ranks, and rank 0 or one of the others; those of 512 ranks are computed from 2),
 start_up.png and start_up.figures.csv.
@@ -32,12 +33,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from figures import Figure, write
+from figures import Figure, timed, write
 
 PEERS = ("plain", "lean")
 RANKS = (1, 2, 4)
 PAPER = 512
 SHARDS = 1000
+TURNS = 7  # of looking into a tenth of them
 COUNTS = ("opened", "not_found", "paths", "bytes_read", "cpu_s", "wall_s", "modules")
 MARK = "/hpcreco-first-step"  # looked for when the first step is over: all before it counts
 
@@ -62,10 +64,11 @@ def main() -> int:
         counts = {(peer, ranks): started(folder, ranks, peer, True) for ranks in RANKS for peer in PEERS}
         turns = [{peer: started(folder, 1, peer, False)[0] for peer in PEERS} for _ in range(args.turns)]
         seconds = {ranks: indexed(folder, ranks) for ranks in RANKS}
+        each = looked_into(folder)
     rows = list(table(counts, turns))
-    save(rows, seconds, args.out / "start_up.csv")
+    save(rows, seconds, each, args.out / "start_up.csv")
     plot(rows, seconds, args.out / "start_up.png")
-    write(figures(counts, turns, seconds), args.out / "start_up.figures.csv")
+    write(figures(counts, turns, seconds, each), args.out / "start_up.figures.csv")
     return 0
 
 
@@ -205,6 +208,34 @@ def index(folder: Path) -> int:
     return 0
 
 
+def looked_into(folder: Path) -> dict[str, list[float]]:
+    """CPU seconds per shard of looking into shards one after the other, per turn and peer."""
+    from hpcreco import shards
+
+    paths = sorted((folder / "many").glob("*.h5"))
+    found: dict[str, list[float]] = {"h5py": [], "hpcreco": []}
+    for turn in range(TURNS + 1):
+        chosen = paths[turn % 10 :: 10]
+        for peer, look in (("h5py", looked_by_h5py), ("hpcreco", shards.entry)):
+            taken = timed(lambda look=look, chosen=chosen: [look(path) for path in chosen])[1]
+            if turn:  # the first warms up
+                found[peer].append(taken / len(chosen))
+    return found
+
+
+def looked_by_h5py(path: Path) -> None:
+    """What an index has to know, and everything else that is not events, with h5py's objects."""
+    import h5py
+
+    with h5py.File(path, locking=False) as file:
+        dict(file.attrs)
+        for group in file.values():
+            shapes = {name: dataset.shape for name, dataset in group.items()}
+            if "offsets" in shapes:
+                group["offsets"][:]
+        file["events/id"][:]
+
+
 class Many:
     """An experiment whose training files are given."""
 
@@ -239,7 +270,10 @@ def table(counts: Counts, turns: list[dict[str, dict[str, float]]]) -> Iterator[
 
 
 def figures(
-    counts: Counts, turns: list[dict[str, dict[str, float]]], seconds: dict[int, list[float]]
+    counts: Counts,
+    turns: list[dict[str, dict[str, float]]],
+    seconds: dict[int, list[float]],
+    each: dict[str, list[float]],
 ) -> list[Figure]:
     """What is claimed."""
     other = counts["lean", 2][1]
@@ -257,11 +291,18 @@ def figures(
             f"index of {SHARDS} shards: 1 rank / 2 ranks",
             [one / two for one, two in zip(seconds[1], seconds[2], strict=True)],
         ),
+        Figure(
+            "index, CPU time of a shard: h5py / ours",
+            [other / own for other, own in zip(each["h5py"], each["hpcreco"], strict=True)],
+        ),
+        Figure("index, CPU time of a shard, ms", [1e3 * own for own in each["hpcreco"]], "lower"),
     ]
 
 
-def save(rows: list[dict[str, Any]], seconds: dict[int, list[float]], path: Path) -> None:
-    """All counts, then the seconds of the index."""
+def save(
+    rows: list[dict[str, Any]], seconds: dict[int, list[float]], each: dict[str, list[float]], path: Path
+) -> None:
+    """All counts, then the seconds of the index and of one shard."""
     how = "strace" if shutil.which("strace") else "Python's audit hook"
     with path.open("w", newline="") as stream:
         stream.write(f"# counted by {how}; bytes by /proc/self/io; wall_s of traced ranks is tracing's\n")
@@ -274,6 +315,9 @@ def save(rows: list[dict[str, Any]], seconds: dict[int, list[float]], path: Path
             writer.writerow(
                 {"peer": f"index of {SHARDS} shards", "ranks": ranks, "of": "all", "wall_s": wall}
             )
+        for peer, taken in each.items():
+            cpu = f"{np.median(taken):.4g}"
+            writer.writerow({"peer": f"a shard's entry by {peer}", "ranks": 1, "of": "all", "cpu_s": cpu})
 
 
 def plot(rows: list[dict[str, Any]], seconds: dict[int, list[float]], path: Path) -> None:
