@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hpcreco.nn import plain_rows
-from hpcreco.nn.normalisation import BatchNorm, Reduce, all_sums, parameter_gradients
+from hpcreco.nn.normalisation import BatchNorm, Reduce, all_sums
 from hpcreco.sparse import DownConv, SparseTensor, SubmanifoldConv, UpConv
 from hpcreco.sparse.maps import TiledMap
 
@@ -89,7 +88,7 @@ class NormalisedConvolution(torch.autograd.Function):
         eps, ctx.leakiness, ctx.reduce, moments = settings
         x = x.detach().contiguous()
         sums = all_sums(x, rows.moments(x) if moments is None else moments, ctx.reduce)
-        wide, line, remembered = plain_rows.coefficients(sums, gain, bias, eps)
+        wide, line, remembered = rows.coefficients(sums, gain, bias, eps)
         line = line.to(x.dtype)
         active = rows.activate(x, line[0], line[1], ctx.leakiness)
         y, of_output = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
@@ -114,9 +113,9 @@ class NormalisedConvolution(torch.autograd.Function):
         if any(ctx.needs_input_grad[:3]):
             after = native.After(epilogue.GRADIENT_MOMENTS, scale, shift, ctx.leakiness, x)
             of_active, local = native.input_gradient(grad, weight, ctx.pairs, after)
-            total = parameter_gradients(local, wide)
+            total = rows.parameter_gradients(local, wide)
             of_bias, of_gain = total.to(ctx.dtype)
             total = total if ctx.reduce is None else ctx.reduce(total)
-            slope, offset = plain_rows.slopes(total, wide, sums, x.dtype)
+            slope, offset = rows.slopes(total, wide, sums, x.dtype)
             of_x = rows.gradient(of_active, x, scale, shift, slope, offset, ctx.leakiness, out=of_active)
         return of_x, of_gain, of_bias, of_weight, grad if ctx.needs_input_grad[4] else None, None, None

@@ -10,7 +10,20 @@ import torch
 from torch import Tensor
 
 from hpcreco.nn import gpu_kernels
+from hpcreco.nn.plain_rows import line, parameter_gradients
 from hpcreco.sparse.gpu.launch import on
+
+__all__ = [
+    "activate",
+    "coefficients",
+    "gradient",
+    "gradient_moments",
+    "line",
+    "moments",
+    "parameter_gradients",
+    "remember",
+    "slopes",
+]
 
 ENTRIES = 2048
 """Entries of a matrix that a program works on at a time."""

@@ -63,13 +63,13 @@ class BatchNorm(nn.Module):
 
     def line(self) -> tuple[Tensor, Tensor]:
         """Scale and shift (C,) by the running statistics."""
-        scale = self.weight * torch.rsqrt(self.running_var + self.eps)
-        return scale, self.bias - self.running_mean * scale
+        engine = plain_rows if torch.is_grad_enabled() else _engine(self.weight)
+        return engine.line(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
     @torch.no_grad()
     def remember(self, statistics: Tensor) -> None:
         """Move the running statistics towards those of a step; see `plain_rows.remember`."""
-        _vectors(statistics).remember(self.running_mean, self.running_var, statistics, 1 - self.keep)
+        _engine(statistics).remember(self.running_mean, self.running_var, statistics, 1 - self.keep)
 
 
 def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
@@ -82,7 +82,7 @@ def synchronise(module: nn.Module, reduce: Reduce | None) -> None:
 def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
     """leaky ReLU of x * scale + shift, in one pass without gradients; (N, C), (C,), (C,) -> (N, C)."""
     if not torch.is_grad_enabled():
-        return _backend(x).activate(x.contiguous(), scale, shift, leakiness)
+        return _engine(x).activate(x.contiguous(), scale, shift, leakiness)
     y = x * scale + shift
     return y if leakiness == 1 else torch.nn.functional.leaky_relu(y, leakiness)
 
@@ -107,9 +107,9 @@ class Normalise(torch.autograd.Function):
         moments: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         x = x.detach().contiguous()
-        sums = all_sums(x, _backend(x).moments(x) if moments is None else moments, reduce)
-        wide, narrow, statistics = _vectors(x).coefficients(sums, weight, bias, eps)
-        y = _backend(x).activate(x, *narrow, leakiness)
+        sums = all_sums(x, _engine(x).moments(x) if moments is None else moments, reduce)
+        wide, narrow, statistics = _engine(x).coefficients(sums, weight, bias, eps)
+        y = _engine(x).activate(x, *narrow, leakiness)
         ctx.save_for_backward(x, wide, narrow, sums)
         ctx.leakiness, ctx.reduce, ctx.dtype = leakiness, reduce, weight.dtype
         ctx.mark_non_differentiable(statistics)
@@ -121,14 +121,14 @@ class Normalise(torch.autograd.Function):
         x, wide, narrow, sums = ctx.saved_tensors
         grad = grad.contiguous()
         # (2, C): sums over the rows of g and of g * x, g the gradient before the activation
-        local = _backend(x).gradient_moments(grad, x, *narrow, ctx.leakiness)
-        total = parameter_gradients(local, wide)
+        local = _engine(x).gradient_moments(grad, x, *narrow, ctx.leakiness)
+        total = _engine(x).parameter_gradients(local, wide)
         of_bias, of_weight = total
         if ctx.reduce is not None:
             total = ctx.reduce(total)
         # scale * (g - total0 / n - (x - mean) * inverse * total1 / n) = scale * g + slope * x + offset
-        through = _vectors(x).slopes(total, wide, sums, x.dtype)
-        of_x = _backend(x).gradient(grad, x, *narrow, *through, ctx.leakiness)
+        through = _engine(x).slopes(total, wide, sums, x.dtype)
+        of_x = _engine(x).gradient(grad, x, *narrow, *through, ctx.leakiness)
         return of_x, of_weight.to(ctx.dtype), of_bias.to(ctx.dtype), None, None, None, None
 
 
@@ -138,25 +138,14 @@ def all_sums(x: Tensor, moments: Tensor, reduce: Reduce | None) -> Tensor:
     return sums if reduce is None else reduce(sums)
 
 
-def parameter_gradients(local: Tensor, wide: Tensor) -> Tensor:
-    """Gradients of bias and weight (2, C), of this rank; local: `plain_rows.gradient_moments`, wide: `coefficients`."""
-    mean, inverse = wide[2], wide[3]
-    return torch.stack([local[0], (local[1] - mean * local[0]) * inverse])
-
-
-def _backend(x: Tensor) -> Any:
-    """The module whose passes over a matrix are used on its device."""
+def _engine(x: Tensor) -> Any:
+    """The module whose passes over a matrix, and what lies between them, are used on its device."""
     path = paths.choose(x.device)
     if path == "numba":
         from hpcreco.nn import rows
 
         return rows
-    return _vectors(x)
-
-
-def _vectors(x: Tensor) -> Any:
-    """The module that computes what lies between the passes."""
-    if paths.choose(x.device) == "triton":
+    if path == "triton":
         from hpcreco.nn import gpu_rows
 
         return gpu_rows

@@ -35,6 +35,12 @@ def gradient(
     return _before(grad, x, scale, shift, leakiness) * scale + x * slope + offset
 
 
+def line(weight: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,) by known mean and variance."""
+    scale = weight * torch.rsqrt(variance + eps)
+    return scale, bias - mean * scale
+
+
 def coefficients(sums: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """What a step makes of its sums: (rows, sums of x..., sums of x * x...) float64; weight, bias (C,).
 
@@ -50,6 +56,12 @@ def coefficients(sums: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tupl
     shift = bias.double() - mean * scale
     wide = torch.stack([scale, shift, mean, inverse])
     return wide, wide[:2].to(weight.dtype), torch.cat([sums[:1], mean, variance])
+
+
+def parameter_gradients(local: Tensor, wide: Tensor) -> Tensor:
+    """Gradients of bias and weight (2, C), of this rank; local: of `gradient_moments`, wide: of `coefficients`."""
+    mean, inverse = wide[2], wide[3]
+    return torch.stack([local[0], (local[1] - mean * local[0]) * inverse])
 
 
 def slopes(total: Tensor, wide: Tensor, sums: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,7 @@ import numpy as np
 from numba import prange
 
 from hpcreco.sparse import epilogue
-from hpcreco.sparse.jit import compiled
+from hpcreco.sparse.jit import compiled, part
 from hpcreco.sparse.simd import fma, load, store
 
 TILE = 256
@@ -70,14 +70,14 @@ def convolve(
                 else:
                     _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
             if after == epilogue.ACTIVATE:
-                epilogue.activate(out, out, scale, shift, leak, first, last)
+                epilogue.activate(out, scale, shift, leak, first, last)
             elif after == epilogue.MOMENTS:
                 epilogue.add_moments(sums[worker], out, first, last)
             elif after == epilogue.GRADIENT_MOMENTS:
                 epilogue.add_gradient_moments(sums[worker], out, beside, scale, shift, leak, first, last)
 
 
-@compiled()
+@part()
 def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
     """Add the products of one offset's pairs lo:hi; w is the position of the offset's matrix in weight.
 
@@ -109,7 +109,7 @@ def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lan
             store(out, o3 + c, s3), store(out, o4 + c, s4), store(out, o5 + c, s5)
 
 
-@compiled()
+@part()
 def _add_products_of_16(out, x, weight, w, c_out, pair_out, pair_in, lo, hi, lanes):
     """The same, with the same bits, for 16 input channels: 16 weight vectors live in registers for all pairs."""
     for c in range(0, c_out, lanes):
@@ -148,6 +148,19 @@ def _add_products_of_16(out, x, weight, w, c_out, pair_out, pair_in, lo, hi, lan
             store(out, o, s)
 
 
+@compiled()
+def exchange(out, weight, mirrored):
+    """Weights of the way back: out (K, C_out, C_in) has the matrices of weight (K, C_in, C_out) transposed, and in
+    opposite order if `mirrored`.
+    """
+    n_offsets, c_in, c_out = weight.shape
+    for k in range(n_offsets):
+        there = n_offsets - 1 - k if mirrored else k
+        for c in range(c_out):
+            for j in range(c_in):
+                out[k, c, j] = weight[there, j, c]
+
+
 @compiled(parallel=True)
 def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
     """total[k] = sum over the pairs (o, i) of offset k of outer(x[i], grad[o]).
@@ -159,7 +172,7 @@ def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
     workers, n_tiles = partial.shape[0] + 1, starts.shape[0]
     for worker in prange(workers):
         mine = partial[worker - 1] if worker else total
-        mine[:] = 0
+        _clear(mine)
         for tile in range(worker, n_tiles, workers):
             for k in range(n_offsets):
                 lo, hi = starts[tile, k], starts[tile, k + 1]
@@ -167,10 +180,20 @@ def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
                     _add_outer(mine, k * c_in * c_out, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes)
     for k in prange(n_offsets):
         for worker in range(1, workers):
-            total[k] += partial[worker - 1, k]
+            for j in range(c_in):
+                for c in range(c_out):
+                    total[k, j, c] += partial[worker - 1, k, j, c]
 
 
-@compiled()
+@part()
+def _clear(matrices):
+    for k in range(matrices.shape[0]):
+        for j in range(matrices.shape[1]):
+            for c in range(matrices.shape[2]):
+                matrices[k, j, c] = 0
+
+
+@part()
 def _add_outer(total, w, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
     """Add the outer products of one offset's pairs lo:hi to the matrix at position w of total.
 

@@ -87,7 +87,7 @@ def _neighbours(keys: np.ndarray, deltas: np.ndarray, length: int) -> TiledPairs
         starts,
         pair_out,
         pair_in,
-        workers(),
+        np.empty((workers(), kernels.TILE), np.int32),
         small=most < SMALL,
     )
     return TiledPairs(starts, pair_out, pair_in, len(keys) - 1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hpcreco.sparse import epilogue, kernels, paths, simd
-from hpcreco.sparse.jit import launch, workers
+from hpcreco.sparse.jit import array, launch, workers
 from hpcreco.sparse.maps import KernelMap, TiledMap, TiledPairs, strided_map, submanifold_map
 from hpcreco.sparse.tables import TableMap
 from hpcreco.sparse.tensor import Triple, unpack
@@ -85,11 +85,11 @@ def convolution(features: Tensor, weight: Tensor, pairs: KernelMap, base: Tensor
     """base + features convolved with weight (K, C_in, C_out) over the pairs; (N_out, C_out)."""
     if not isinstance(pairs, TiledMap):
         return pairs.convolution(features, weight, base)
-    with torch.autocast("cpu", enabled=False):  # the kernels know float32 and float64 only
-        features = features.to(weight.dtype)
-        return TiledConvolution.apply(
-            features, weight, None if base is None else base.to(weight.dtype), pairs
-        )
+    features = features.to(weight.dtype)  # under autocast too: the kernels know float32 and float64 only
+    base = None if base is None else base.to(weight.dtype)
+    if not torch.is_grad_enabled():
+        return convolve(features, weight, pairs.forth, base)[0]
+    return TiledConvolution.apply(features, weight, base, pairs)
 
 
 class TiledConvolution(torch.autograd.Function):
@@ -126,6 +126,7 @@ class After:
 
 NOTHING = After(epilogue.NOTHING)
 MOMENTS = After(epilogue.MOMENTS)
+NO_SUMS = torch.empty(0)
 
 
 def convolve(
@@ -135,37 +136,40 @@ def convolve(
     float64 where `after` takes any.
     """
     lanes, width = simd.lanes(x.dtype), weight.shape[2]
-    weight = _padded(weight, lanes)
-    start = x.new_empty(0, weight.shape[2]) if base is None else _padded(base, lanes)
-    out = x.new_empty(pairs.n_out, weight.shape[2])
-    none = x.new_empty(0)
-    scale, shift = (none if v is None else v for v in (after.scale, after.shift))
-    beside = start if after.beside is None else after.beside
+    matrices = array(_padded(weight, lanes))
+    out = x.new_empty(pairs.n_out, matrices.shape[2])
+    nothing = np.empty((0, matrices.shape[2]), matrices.dtype)
+    scale, shift = (
+        np.empty(0, matrices.dtype) if v is None else array(v) for v in (after.scale, after.shift)
+    )
     summed = after.task in (epilogue.MOMENTS, epilogue.GRADIENT_MOMENTS)
     sums = np.zeros((workers() if summed else 0, 2, width))
     launch(
         kernels.convolve,
-        *map(_array, (out, x, weight)),
+        *(array(out), array(x), matrices),
         *(pairs.starts, pairs.pair_out, pairs.pair_in),
-        _array(start),
+        nothing if base is None else array(_padded(base, lanes)),
         after.task,
-        *map(_array, (beside, scale, shift)),
+        nothing if after.beside is None else array(after.beside),
+        *(scale, shift),
         after.leakiness,
         sums,
         workers(),
         lanes,
-        small=pairs.count * weight.shape[1] * width < SMALL,
+        small=pairs.count * x.shape[1] * width < SMALL,
     )
     narrow = out if out.shape[1] == width else out[:, :width].contiguous()
-    return narrow, torch.from_numpy(sums.sum(0))
+    return narrow, torch.from_numpy(sums.sum(0)) if summed else NO_SUMS
 
 
 def input_gradient(
     grad: Tensor, weight: Tensor, pairs: TiledMap, after: After = NOTHING
 ) -> tuple[Tensor, Tensor]:
     """The gradient at the input of a convolution, from the one at its output; with sums as of `convolve`."""
-    exchanged = weight.transpose(1, 2)
-    return convolve(grad, exchanged.flip(0) if pairs.mirrored else exchanged, pairs.back, None, after)
+    n_offsets, c_in, c_out = weight.shape
+    exchanged = weight.new_empty(n_offsets, c_out, c_in)
+    kernels.exchange(array(exchanged), array(weight), pairs.mirrored)
+    return convolve(grad, exchanged, pairs.back, None, after)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, pairs: TiledPairs) -> Tensor:
@@ -175,7 +179,7 @@ def weight_gradient(x: Tensor, grad: Tensor, pairs: TiledPairs) -> Tensor:
     small = pairs.count * x.shape[1] * width < SMALL
     total = x.new_empty(pairs.starts.shape[1] - 1, x.shape[1], grad.shape[1])
     partial = x.new_empty(0 if small else workers() - 1, *total.shape)
-    arguments = (*map(_array, (total, partial, x, grad)), pairs.starts, pairs.pair_out, pairs.pair_in)
+    arguments = (*map(array, (total, partial, x, grad)), pairs.starts, pairs.pair_out, pairs.pair_in)
     launch(kernels.weight_gradient, *arguments, lanes, small=small)
     return total[..., :width]
 
@@ -184,7 +188,3 @@ def _padded(tensor: Tensor, lanes: int) -> Tensor:
     """Zero columns added until the width is a multiple of a register's."""
     missing = -tensor.shape[-1] % lanes
     return F.pad(tensor, (0, missing)) if missing else tensor
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().contiguous().numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from hpcreco.sparse.jit import compiled
+from hpcreco.sparse.jit import compiled, part
 from hpcreco.sparse.kernels import TILE
 
 
@@ -70,25 +70,26 @@ def windows(coords, sx, sy, sz, parents, places):
 
 
 @compiled(parallel=True)
-def find_pairs(keys, deltas, length, starts, pair_out, pair_in, workers):
+def find_pairs(keys, deltas, length, starts, pair_out, pair_in, near):
     """Neighbours of each site in a sorted list of packed coordinates.
 
     keys (N + 1,) int64: sorted, then a last one above all that can be looked for. The kernel's offsets are runs of
     `length` cells along z; deltas (K / length,) int64: key difference of each run's first cell. Writes starts
     (tiles, K + 1) and the pairs; each worker fills the places of its tiles from the first on, K * TILE per tile being
-    the most they can need. No branch depends on whether a neighbour is there: that would take most of the time.
+    the most they can need. near (workers, TILE) int32: room to work in. No branch depends on whether a neighbour is
+    there: that would take most of the time.
     """
-    n, n_tiles = keys.size - 1, starts.shape[0]
+    n, n_tiles, workers = keys.size - 1, starts.shape[0], near.shape[0]
     for worker in prange(workers):
         first_tile, end_tile = worker * n_tiles // workers, (worker + 1) * n_tiles // workers
         found = first_tile * TILE * deltas.size * length
-        near = np.empty(TILE, np.int32)
+        mine = near[worker]
         for tile in range(first_tile, end_tile):
             first, last = tile * TILE, min(n, (tile + 1) * TILE)
             starts[tile, 0] = found
             for run in range(deltas.size):
                 delta = deltas[run]
-                at = np.searchsorted(keys, keys[first] + delta)
+                at = _place(keys, keys[first] + delta)
                 for row in range(first, last):
                     wanted = keys[row] + delta
                     while keys[at] < wanted:
@@ -97,37 +98,63 @@ def find_pairs(keys, deltas, length, starts, pair_out, pair_in, workers):
                     pair_out[found] = row
                     pair_in[found] = at
                     found += there
-                    near[row - first] = at + there
+                    mine[row - first] = at + there
                 starts[tile, run * length + 1] = found
                 for cell in range(1, length):
                     for row in range(first, last):
-                        other = near[row - first]
+                        other = mine[row - first]
                         there = keys[other] == keys[row] + delta + cell
                         pair_out[found] = row
                         pair_in[found] = other
                         found += there
-                        near[row - first] = other + there
+                        mine[row - first] = other + there
                     starts[tile, run * length + cell + 1] = found
 
 
-@compiled()
-def sort_pairs(out_rows, in_rows, offsets, n_offsets, n_out):
-    """Pairs in any order -> (starts, pair_out, pair_in) sorted by (tile of the output row, offset); a
-    counting sort. All int32 but starts, int64.
+@part()
+def _place(keys, wanted):
+    """The first place in sorted keys that does not hold less than wanted."""
+    low, high = 0, keys.size
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < wanted:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def sort_pairs(
+    out_rows: np.ndarray, in_rows: np.ndarray, offsets: np.ndarray, n_offsets: int, n_out: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs in any order -> (starts, pair_out, pair_in) sorted by (tile of the output row, offset). All int32 but
+    starts, int64.
     """
-    n_tiles = (n_out + TILE - 1) // TILE
-    count = np.zeros(n_tiles * n_offsets + 1, np.int64)
-    for p in range(out_rows.size):
-        count[out_rows[p] // TILE * n_offsets + offsets[p] + 1] += 1
-    place = np.cumsum(count)
+    n_tiles = -(-n_out // TILE)
     starts = np.empty((n_tiles, n_offsets + 1), np.int64)
-    for tile in range(n_tiles):
-        starts[tile] = place[tile * n_offsets : (tile + 1) * n_offsets + 1]
-    pair_out = np.empty(out_rows.size, np.int32)
-    pair_in = np.empty(out_rows.size, np.int32)
+    pair_out, pair_in = np.empty_like(out_rows), np.empty_like(in_rows)
+    place = np.zeros(n_tiles * n_offsets, np.int64)
+    _sort_pairs(out_rows, in_rows, offsets, starts, pair_out, pair_in, place)
+    return starts, pair_out, pair_in
+
+
+@compiled()
+def _sort_pairs(out_rows, in_rows, offsets, starts, pair_out, pair_in, place):
+    """A counting sort; place: zeros, one for each tile and offset."""
+    n_offsets = starts.shape[1] - 1
+    for p in range(out_rows.size):
+        place[out_rows[p] // TILE * n_offsets + offsets[p]] += 1
+    end = 0
+    for tile in range(starts.shape[0]):
+        starts[tile, 0] = end
+        for k in range(n_offsets):
+            bucket = tile * n_offsets + k
+            first = end
+            end += place[bucket]
+            place[bucket] = first
+            starts[tile, k + 1] = end
     for p in range(out_rows.size):
         bucket = out_rows[p] // TILE * n_offsets + offsets[p]
         pair_out[place[bucket]] = out_rows[p]
         pair_in[place[bucket]] = in_rows[p]
         place[bucket] += 1
-    return starts, pair_out, pair_in
