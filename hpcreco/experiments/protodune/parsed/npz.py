@@ -15,16 +15,12 @@ import numpy as np
 
 from hpcreco import shards
 from hpcreco.experiments.protodune import geometry, names
-from hpcreco.experiments.protodune.parsed import (
-    NO_TPC,
-    VALUE_COLUMNS,
-    WAVEFORM_PRODUCTS,
-    ParsedError,
-    TruthVoxels,
-    Waveforms,
+from hpcreco.experiments.protodune.parsed.container import ParsedError, TruthVoxels, Waveforms
+from hpcreco.experiments.protodune.parsed.schemas import NO_TPC, VALUE_COLUMNS, WAVEFORM_PRODUCTS
+from hpcreco.experiments.protodune.parsed.shard import (
+    ShardParsed,
     append_truth,
     append_waveform,
-    open_parsed,
     truth_writer,
     wire_writer,
 )
@@ -165,7 +161,7 @@ def truth_rows(truth: TruthVoxels, product: str) -> np.ndarray:
 
 def export_npz(source: Path, path: Path) -> None:
     """Write the legacy npz of a parsed HDF5 file."""
-    with open_parsed(source) as file:
+    with ShardParsed(source) as file:
         events = range(file.n_events)
         if file.product in WAVEFORM_PRODUCTS:
             write_npz(path, (dense_waveform(file.waveform(e), file.n_ticks, file.n_channels) for e in events))

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from hpcreco import shards
-from hpcreco.experiments.protodune.parsed import CALO, PARTICLES, TRAJECTORIES, ParsedError
+from hpcreco.experiments.protodune.parsed.container import ParsedError
 from hpcreco.experiments.protodune.parsed.npz import NpzParsed, import_attributes, write_npz
+from hpcreco.experiments.protodune.parsed.schemas import CALO, PARTICLES, TRAJECTORIES
 from hpcreco.shards import Schema
 
 SCHEMAS: dict[str, Schema] = {
