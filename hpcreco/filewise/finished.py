@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hpcreco.shards import Shard, ShardError
+from hpcreco.shards import Schema, Shard, ShardError
 
 
 def fingerprint(content: Any) -> str:
@@ -15,15 +15,17 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def unfinished(path: Path, attribute: str, expected: Any, otherwise: str) -> str | None:
+def unfinished(
+    path: Path, attribute: str, expected: Any, otherwise: str, schema: Schema | None = None
+) -> str | None:
     """None when the shard `path` is whole and holds `expected` in an attribute, else why it has to be made.
 
-    otherwise: the reason when the attribute says something else, or nothing.
+    otherwise: the reason when the attribute says something else, or nothing. schema: what it has to be a shard of.
     """
     if not path.is_file():
         return "missing"
     try:
-        with Shard(path) as shard:
+        with Shard(path, schema) as shard:
             recorded = shard.attributes.get(attribute)
     except ShardError as error:
         return f"broken: {error}"
