@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -29,6 +30,8 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: str | None = None
         self._interruptible = False
+        self._lost = False  # it was raised where nobody can catch it
+        self._in_hook = False  # where nobody could catch it either
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -50,7 +53,9 @@ class StopSignals:
 
         def swallowed(what: Any) -> None:
             if isinstance(what.exc_value, Stopped):
+                self._in_hook = True
                 self._repeat()
+                self._in_hook = False
             else:
                 previous(what)
 
@@ -62,19 +67,26 @@ class StopSignals:
                 raise Stopped(f"stopped by {self.received}")
             yield
         finally:
-            self._interruptible = False
+            self._interruptible = self._lost = False
             sys.unraisablehook = previous
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
-        if self._interruptible:
-            self._interruptible = False  # a second signal must not interrupt the clean-up after the first
+        if self._interruptible and not self._in_hook:
+            # a second signal must not interrupt the clean-up after the first
+            self._interruptible = self._lost = False
             raise Stopped(f"stopped by {self.received}")
 
     def _repeat(self) -> None:
         """The signal once more: nobody can catch what was raised in a weak reference's callback, of which h5py has
-        many. Soon, when the main thread has left that.
+        many. Again and again, as on a busy machine the main thread may still be in the hook that calls this.
         """
-        again = (threading.main_thread().ident, signal.Signals[str(self.received)])
-        threading.Timer(_SOON, signal.pthread_kill, again).start()
-        self._interruptible = True
+        self._interruptible = self._lost = True
+        main, number = threading.main_thread().ident or 0, signal.Signals[str(self.received)]
+
+        def insist() -> None:
+            while self._lost:
+                time.sleep(_SOON)
+                signal.pthread_kill(main, number)
+
+        threading.Thread(target=insist, daemon=True).start()

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import weakref
 from collections import Counter
@@ -218,11 +219,21 @@ def test_a_work_that_catches_exceptions_cannot_catch_the_stop(files):
     assert files.worked == []
 
 
-def test_a_stop_within_a_callback_that_swallows_exceptions_is_not_lost(files):
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_stop_within_a_callback_that_swallows_exceptions_is_not_lost(files, busy, monkeypatch):
+    """Busy: the main thread is held up where it asks for the signal once more, longer than that takes to come."""
+
     class Referred:
         pass
 
+    class Thread(threading.Thread):
+        def start(self):
+            super().start()
+            time.sleep(0.1)
+
     def work(job):
+        if busy:
+            monkeypatch.setattr(threading, "Thread", Thread)
         referred = Referred()
         reference = weakref.ref(referred, lambda _: os.kill(os.getpid(), signal.SIGTERM))
         del referred
