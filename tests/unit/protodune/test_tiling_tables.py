@@ -8,7 +8,8 @@ import pytest
 
 from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling import cuts, exact, layout
+from hpcreco.experiments.protodune.tiling import cuts, exact, layout, scratch
+from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingOptions
 from tests.unit.protodune.test_tiling import FACE, NO_COLLECTION, random_samples, same, small_face, tiler
 
@@ -19,6 +20,26 @@ FACES = {
     "two": small_face(3, wires=(4, 12, 6)),
     "pdsp": PDSP.face(1),
 }
+
+
+@compiled
+def weigh(plan, made, runs, n, weight):
+    cuts.weigh(plan, made, runs, n, weight)
+
+
+@compiled
+def share_out(plan, made, dy, runs, n, where, ratio, sums):
+    cuts.share_out(plan, made, dy, runs, n, where, ratio, sums)
+
+
+@compiled
+def units_of(size, largest):
+    return exact.units(size, largest)
+
+
+@compiled
+def room_for(rows, n):
+    return scratch.room(rows, n)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
@@ -47,7 +68,7 @@ def test_cuts_give_the_shares_of_any_run(face):
     ).astype(np.int32)
     runs = runs[runs[:, 1] < runs[:, 2]]
     weight = np.zeros(plan.channel.shape, np.int64)
-    cuts.weigh(plan, made, runs, len(runs), weight)
+    weigh(plan, made, runs, len(runs), weight)
     expected = np.zeros_like(weight)
     for z, low, high in runs:
         for p in range(n_planes):
@@ -57,7 +78,7 @@ def test_cuts_give_the_shares_of_any_run(face):
     ratio = rng.integers(-9, 9, weight.shape)
     sums, dy = np.zeros((n_planes, 1), np.int64), 5
     where = np.zeros(len(runs) * n_y, np.int64)  # all into one cell
-    cuts.share_out(plan, made, np.uint64(dy), runs, len(runs), where, ratio, sums)
+    share_out(plan, made, np.uint64(dy), runs, len(runs), where, ratio, sums)
     assert np.array_equal(sums[:, 0], (ratio * expected).sum(axis=1))
 
 
@@ -111,7 +132,7 @@ def test_charge_is_conserved_far_beyond_the_precision_of_the_file():
     ("size", "largest"), [(1.0, 1e-3), (3e5, 0.2), (1e-30, 1e-33), (1e30, 1e30), (0.0, 0.0)]
 )
 def test_units_are_a_power_of_two_that_leaves_room(size, largest):
-    units = exact.units(size, largest)
+    units = units_of(size, largest)
     assert math.frexp(units)[0] == 0.5
     assert size * units < 2**62
     assert largest * SHARE_UNIT * units < 2**53
@@ -129,3 +150,11 @@ def test_cell_charges_are_the_rounded_exact_sums_of_each_slice():
                 part = charges[(tick == t) & (cell == c), p]
                 expected[c, p] += float(sum(map(Fraction, part.tolist()), Fraction(0)))
     assert np.array_equal(exact.cell_charges(tick, cell, charges, 4), expected)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 2)])
+def test_room_keeps_the_rows(shape):
+    rows = np.arange(np.prod(shape)).reshape(shape)
+    larger = room_for(rows, 5)
+    assert larger.shape == (10, *shape[1:])
+    assert np.array_equal(larger[: len(rows)], rows)

@@ -10,7 +10,7 @@ F = TypeVar("F", bound=Callable)
 try:
     import numba
     from llvmlite import ir
-    from numba.extending import intrinsic
+    from numba.extending import intrinsic, register_jitable
 except ImportError:
     numba = None
 
@@ -22,9 +22,19 @@ def compiled(function: F) -> F:
     if numba is None:
         return function
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, no_cfunc_wrapper=True, cache=True)(function)
     except RuntimeError:  # numba found no writable folder for its cache (read-only image without a home)
         return numba.njit(nogil=True)(function)
+
+
+def inner(function: F) -> F:
+    """Compile with the compiled functions that call it; to Python it stays what it is.
+
+    An entrance for Python, with the arrays that these functions take, would take a quarter of the time to compile.
+    """
+    if numba is None:
+        return function
+    return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 def _take(counter: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.compiled import compiled, inner
 from hpcreco.experiments.protodune.tiling.layout import Layout
 from hpcreco.experiments.protodune.tiling.scratch import ONE
 
@@ -61,7 +61,7 @@ def _sum_upward(layout: Layout, below: np.ndarray, whole: np.ndarray) -> None:
                     total[s + 1] += SHARE_UNIT - layout.share[p, z, y]
 
 
-@compiled
+@inner
 def weigh(layout: Layout, cut: Cuts, runs: np.ndarray, n: int, weight: np.ndarray) -> None:
     """Add the shares of n runs of candidates to the total of every strip (P, S) they touch."""
     for p in range(len(weight)):
@@ -86,7 +86,7 @@ def weigh(layout: Layout, cut: Cuts, runs: np.ndarray, n: int, weight: np.ndarra
             sums[last + ONE] += stop >> STRIP_BITS + WEIGHT_BITS
 
 
-@compiled
+@inner
 def share_out(
     layout: Layout,
     cut: Cuts,

@@ -12,13 +12,13 @@ import math
 import numpy as np
 
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.compiled import inner
 
 SUM_BITS, PIXEL_BITS = 61, 52  # each one less than there is room for, as charges are rounded to units
 LARGEST = 1000  # 2 ** 1000 and its inverse are float64
 
 
-@compiled
+@inner
 def units(size: float, largest: float) -> float:
     """Units per electron for charges whose absolute sum is `size`, at most `largest` per thousandth of a pixel."""
     _, of_sum = math.frexp(size)

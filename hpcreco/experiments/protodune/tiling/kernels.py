@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from hpcreco.experiments.protodune.tiling.chunks import Chunks
-from hpcreco.experiments.protodune.tiling.compiled import compiled, take
+from hpcreco.experiments.protodune.tiling.compiled import compiled, inner, take
 from hpcreco.experiments.protodune.tiling.cuts import Cuts, share_out, weigh
 from hpcreco.experiments.protodune.tiling.exact import units
 from hpcreco.experiments.protodune.tiling.layout import WORD, Grid, Layout, Slices
@@ -17,7 +17,7 @@ from hpcreco.experiments.protodune.tiling.runs import slice_runs
 from hpcreco.experiments.protodune.tiling.scratch import ONE, Scratch, room
 
 
-@compiled
+@inner
 def light(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch) -> bool:
     """Flag the active strips and sum the charge of every plane; False if the slice cannot hold a candidate."""
     any_active = False
@@ -35,7 +35,7 @@ def light(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch) 
     return any_active or grid.glows
 
 
-@compiled
+@inner
 def group(layout: Layout, work: Scratch) -> None:
     """List the groups of neighbouring active strips of every plane, and put the flags back."""
     for p in range(len(work.n_groups)):
@@ -53,7 +53,7 @@ def group(layout: Layout, work: Scratch) -> None:
         work.n_groups[p] = n
 
 
-@compiled
+@inner
 def touched(layout: Layout, work: Scratch) -> None:
     """List the strips that a candidate can touch: those of the groups, and one more on either side."""
     for q in range(len(work.n_touched)):
@@ -66,7 +66,7 @@ def touched(layout: Layout, work: Scratch) -> None:
         work.n_touched[p] = n
 
 
-@compiled
+@inner
 def ratios(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch, lost: np.ndarray) -> None:
     """Charge per thousandth of a pixel of each strip; that of active channels without a candidate is lost."""
     touched(layout, work)
@@ -99,7 +99,7 @@ def ratios(layout: Layout, slices: Slices, grid: Grid, tick: int, work: Scratch,
             weight[c], charge[c] = 0, 0.0
 
 
-@compiled
+@inner
 def locate(
     layout: Layout, grid: Grid, runs: np.ndarray, n: int, n_cells: int, work: Scratch, where: np.ndarray
 ) -> tuple[int, np.ndarray]:
@@ -110,13 +110,14 @@ def locate(
     for i in range(n):
         run = np.uint64(i)
         row, last = np.uint64(runs[run, 1]) // dy, np.uint64(runs[run, 2] - 1) // dy
-        cell = row * cells_z + np.uint64(runs[run, 0]) // dz
+        z = np.uint64(runs[run, 0]) // dz
+        cell = row * cells_z + z
         if m + last - row >= len(where):
             where = room(where, m + last - row + ONE)
         while row <= last:
             if slot[cell] < 0:
                 new = np.uint64(n_cells)
-                slot[cell], work.cells[new] = n_cells, cell
+                slot[cell], work.cells[0, new], work.cells[1, new] = n_cells, row, z
                 for p in range(len(work.sums)):
                     work.sums[p, new], work.total[p, new] = 0, 0.0
                 n_cells += 1
@@ -125,7 +126,7 @@ def locate(
     return n_cells, where
 
 
-@compiled
+@inner
 def add_slice(n_cells: int, work: Scratch) -> None:
     """Add the units of one slice to the charge of the cells."""
     for p in range(len(work.sums)):
@@ -135,18 +136,36 @@ def add_slice(n_cells: int, work: Scratch) -> None:
             sums[i] = 0
 
 
-@compiled
+@inner
+def sort_cells(n_cells: int, work: Scratch) -> None:
+    """Order the cells of a coarse slice by z, then by y: counted, not compared, as there are few of either."""
+    begin, n = work.begin, np.uint64(n_cells)
+    for axis in range(1, -1, -1):
+        at, before, after = work.cells[axis], work.order[1], work.order[axis]
+        begin[:] = 0
+        for i in range(n):
+            begin[at[i] + ONE] += ONE
+        for k in range(1, len(begin)):
+            begin[k] += begin[k - 1]
+        for k in range(n):
+            i = before[k] if axis == 0 else np.uint32(k)
+            after[begin[at[i]]] = i
+            begin[at[i]] += ONE
+
+
+@inner
 def write_rows(
     x: int, cells_z: int, n_cells: int, work: Scratch, coords: np.ndarray, charges: np.ndarray
 ) -> None:
     """Write the cells of a coarse slice in ascending order, and forget them."""
-    order = np.argsort(work.cells[:n_cells])
-    for i in range(n_cells):
-        cell = work.cells[order[i]]
-        coords[i, 0], coords[i, 1], coords[i, 2] = x, cell // cells_z, cell % cells_z
+    sort_cells(n_cells, work)
+    for row in range(n_cells):
+        cell = work.order[0, row]
+        y, z = work.cells[0, cell], work.cells[1, cell]
+        coords[row, 0], coords[row, 1], coords[row, 2] = x, y, z
         for p in range(len(work.total)):
-            charges[i, p] = work.total[p, order[i]]
-        work.slot[cell] = -1
+            charges[row, p] = work.total[p, cell]
+        work.slot[y * np.uint64(cells_z) + z] = -1
 
 
 @compiled

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.compiled import inner
 from hpcreco.experiments.protodune.tiling.layout import Layout
 from hpcreco.experiments.protodune.tiling.scratch import ONE, Scratch, room
 
 COLUMNS = 16  # columns whose combinations are looked for together: more share the search, fewer have narrow outlines
 
 
-@compiled
+@inner
 def outlines(layout: Layout, p: int, low_z: int, last_z: int, work: Scratch) -> None:
     """The y range of each group of plane p over columns low_z to last_z; span ends rise or fall along z."""
     span, groups, outline = layout.span[p], work.groups[p], work.outline
@@ -28,7 +28,7 @@ def outlines(layout: Layout, p: int, low_z: int, last_z: int, work: Scratch) -> 
         outline[g, 1] = max(span[last, low_z, 1], span[last, last_z, 1])
 
 
-@compiled
+@inner
 def combine(layout: Layout, low_z: int, last_z: int, work: Scratch, boxes: np.ndarray) -> tuple[int, int]:
     """Combinations of one group per tilted plane whose outlines over columns low_z to last_z overlap.
 
@@ -69,7 +69,7 @@ def combine(layout: Layout, low_z: int, last_z: int, work: Scratch, boxes: np.nd
     return n, now
 
 
-@compiled
+@inner
 def cut_boxes(
     layout: Layout, low_z: int, last_z: int, boxes: np.ndarray, n_boxes: int, runs: np.ndarray, n: int
 ) -> int:
@@ -94,7 +94,7 @@ def cut_boxes(
     return n
 
 
-@compiled
+@inner
 def slice_runs(
     layout: Layout, work: Scratch, runs: np.ndarray, boxes: np.ndarray
 ) -> tuple[int, np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.compiled import compiled
+from hpcreco.experiments.protodune.tiling.compiled import inner
 from hpcreco.experiments.protodune.tiling.layout import Grid, Layout
 
 ONE = np.uint64(1)  # unsigned indices spare the compiled loops the test for negative ones
@@ -30,7 +30,9 @@ class Scratch(NamedTuple):
     largest: np.ndarray  # float64 (P,), largest charge per thousandth
     units: np.ndarray  # float64 (P,), units per electron, see `exact`
     slot: np.ndarray  # int32 (coarse y * coarse z,), position of a touched cell, -1 if untouched
-    cells: np.ndarray  # int64, same length: the touched cells
+    cells: np.ndarray  # uint32 (2, same length), y and z of the touched cells
+    order: np.ndarray  # uint32 (2, same length), their ascending order, and that by z alone
+    begin: np.ndarray  # uint32 (coarse y or z, and one more), where in it those of each y or z begin
     sums: np.ndarray  # int64 (P, same length), units of charge in each touched cell from one slice
     total: np.ndarray  # float64 (P, same length), its charge from all slices
 
@@ -45,7 +47,8 @@ def scratch(layout: Layout, grid: Grid) -> Scratch:
     """Allocate the work space of one worker."""
     n_planes, n_strips, n_z = layout.span.shape[:3]
     n_y = layout.strip.shape[2]
-    n_cells = ((n_y + grid.dy - 1) // grid.dy) * ((n_z + grid.dz - 1) // grid.dz)
+    cells_y, cells_z = (n_y + grid.dy - 1) // grid.dy, (n_z + grid.dz - 1) // grid.dz
+    n_cells = cells_y * cells_z
     lit = layout.always.astype(np.uint8)
     return Scratch(
         lit,
@@ -63,15 +66,18 @@ def scratch(layout: Layout, grid: Grid) -> Scratch:
         lone(n_planes, np.float64),
         lone(n_planes, np.float64, 1),
         np.full(n_cells, -1, np.int32),
-        np.empty(n_cells, np.int64),  # memory that is never touched costs nothing
+        np.empty((2, n_cells), np.uint32),  # memory that is never touched costs nothing
+        np.empty((2, n_cells), np.uint32),
+        np.zeros(max(cells_y, cells_z) + 1, np.uint32),
         np.empty((n_planes, n_cells), np.int64),
         np.empty((n_planes, n_cells)),
     )
 
 
-@compiled
+@inner
 def room(rows: np.ndarray, n: int) -> np.ndarray:
     """A copy of `rows` with room for twice n rows."""
     larger = np.empty((2 * n, *rows.shape[1:]), rows.dtype)
-    larger[: len(rows)] = rows
+    for i in range(rows.size):  # assigning a slice takes numba 3 s to compile
+        larger.flat[i] = rows.flat[i]
     return larger
