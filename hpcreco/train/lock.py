@@ -127,7 +127,9 @@ class RunLock:
         return _content(self.path)
 
     def _dead(self, holder: dict[str, Any]) -> bool:
-        if holder["host"] == self._me["host"]:
+        if (
+            holder["host"] == self._me["host"] and self._me["started"] is not None
+        ):  # else there is no /proc to ask
             started = _started(int(holder["pid"]))
             return started is None or started != holder["started"]
         return self._age() > self._stale

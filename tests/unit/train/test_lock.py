@@ -103,3 +103,9 @@ def test_the_heart_beats(tmp_path):
         while (tmp_path / ".lock").stat().st_mtime == 1 and time.monotonic() < deadline:
             time.sleep(0.02)
         assert (tmp_path / ".lock").stat().st_mtime > 1
+
+
+def test_without_proc_a_lock_is_alive_as_long_as_its_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr("hpcreco.train.lock._started", lambda pid: None)
+    with RunLock(tmp_path), pytest.raises(LockError, match=f"process {os.getpid()}"), RunLock(tmp_path):
+        pass
