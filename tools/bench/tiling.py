@@ -47,7 +47,6 @@ BEFORE = 15.6
 Samples = tuple[np.ndarray, np.ndarray, np.ndarray]
 Peers = dict[str, Callable[[], object]]
 Times = dict[str, list[float]]
-TRIES = 3  # calls of a turn, of which the quickest counts
 
 
 def main() -> int:
@@ -57,7 +56,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the results")
     parser.add_argument("--events", type=int, default=3, help="events of each type (default %(default)s)")
-    parser.add_argument("--repeats", type=int, default=7, help="rounds (default %(default)s)")
+    parser.add_argument("--repeats", type=int, default=15, help="rounds (default %(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts (default 1 2)")
     parser.add_argument("--seed", type=int, default=2024)
     args = parser.parse_args()
@@ -147,19 +146,16 @@ def add_up(row: np.ndarray, charge: np.ndarray, total: np.ndarray, times: float)
 
 
 def measure(peers: Peers, repeats: int) -> tuple[Times, Times]:
-    """Seconds and CPU seconds of every peer in every round; all take turns, in another order each round.
-
-    A turn is the quickest of a few calls: what else the machine does holds two threads up more often than one.
-    """
+    """Seconds and CPU seconds of every peer in every round; all take turns, in another order each round."""
     seconds: Times = {name: [] for name in peers}
     cpu: Times = {name: [] for name in peers}
     order = list(peers)
     for _ in range(repeats):
         order = order[1:] + order[:1]
         for name in order:
-            costs = [timed(peers[name]) for _ in range(TRIES)]
-            seconds[name].append(min(wall for wall, _ in costs))
-            cpu[name].append(min(process for _, process in costs))
+            wall, process = timed(peers[name])
+            seconds[name].append(wall)
+            cpu[name].append(process)
     return seconds, cpu
 
 
