@@ -112,7 +112,7 @@ def mpiexec() -> Callable[..., Ranks]:
         ranks: int,
         arguments: Sequence[str | Path],
         *,
-        timeout: float = 400,
+        timeout: float = 600,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
         check: bool = True,

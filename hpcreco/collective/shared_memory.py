@@ -5,6 +5,7 @@ Containers often have little of it (64 MB under Docker) or none.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -39,4 +40,6 @@ def _free(folder: Path) -> float:
     if not os.access(folder, os.W_OK | os.X_OK):
         return 0.0
     found = os.statvfs(folder)
-    return float(found.f_bavail * found.f_frsize)
+    return (
+        float(found.f_bavail * found.f_frsize) if found.f_blocks else math.inf
+    )  # a tmpfs without a limit has none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,14 +16,15 @@ def settled(tmp_path, monkeypatch):
     """``settled(free, ranks)``: what is lacking, and what the environment is then."""
 
     def settled(free: float, ranks: int, **environment: str) -> tuple[str | None, dict[str, str]]:
-        free_blocks = SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
-        monkeypatch.setattr(shared_memory.os, "statvfs", lambda folder: free_blocks)
+        blocks = 2**20 if free < math.inf else 0
+        found = SimpleNamespace(f_blocks=blocks, f_bavail=free // 4096 if blocks else 0, f_frsize=4096)
+        monkeypatch.setattr(shared_memory.os, "statvfs", lambda folder: found)
         return shared_memory.settle(ranks, environment, tmp_path), environment
 
     return settled
 
 
-@pytest.mark.parametrize(("free", "ranks"), [(1e9, 4), (64e6, 4), (1e9, 128)])
+@pytest.mark.parametrize(("free", "ranks"), [(1e9, 4), (64e6, 4), (1e9, 128), (math.inf, 128)])
 def test_where_there_is_enough_nothing_changes(settled, free, ranks):
     assert settled(free, ranks) == (None, {})
 
