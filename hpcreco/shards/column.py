@@ -2,12 +2,13 @@
 chunks.
 
 Layout (figures: tools/bench/shard_read.py). With a filter a chunk holds about an eighth of an event, at most
-16 384 rows: reading one event then decompresses little beyond it, and larger chunks compress no better. gzip
-level 1 after a byte shuffle makes files within 2 % of level 4 and reads 10 to 15 % faster; lzf is no faster to
-read and 10 % larger. By default a field is filtered only where that makes it a fifth smaller: charges would
-shrink by 16 %, for half of the time that writing an event takes and a third of that of reading it. Without a
-filter a chunk holds about one event, so that it is read by one or two contiguous reads; what fits in the buffer
-is written contiguously.
+16 384 rows: reading one event then decompresses little beyond it, and larger chunks compress no better; smaller
+ones save as much of their neighbours as their number costs. gzip level 1 after a byte shuffle makes files
+within 2 % of level 4 and reads 10 to 15 % faster; lzf is no faster to read, by one thread at a time, and 10 %
+larger. By default a field is filtered only where that makes it a fifth smaller: charges would shrink by 16 %,
+for half of the time that writing an event takes and a third of that of reading it. Without a filter a chunk
+holds about one event, so that it is read by one or two contiguous reads; what fits in the buffer is written
+contiguously.
 """
 
 from __future__ import annotations

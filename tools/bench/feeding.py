@@ -5,7 +5,8 @@
 
 Samplers share out 100,000 events whose sizes are drawn from those of results/event_sizes.csv (smoothed bootstrap,
 Silverman's bandwidth on log sizes). Cost is voxels; the efficiency of steps is the sum of the ranks' mean costs over
-the sum of the largest, the share of the time that ranks work. Real ranks train the full network on simulated cosmics.
+the sum of the largest, the share of the time that ranks work. Real ranks train the full network on simulated cosmics,
+in shards as `tile` writes them by default: coordinates and labels compressed.
 
 Writes feeding.csv (one row per sample, ranks, mean events per rank and step, and sampler), feeding.png (efficiency
 against ranks) and feeding.figures.csv. Samplers:

@@ -276,23 +276,26 @@ def plot(path: Path, rows: list[dict[str, object]]) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for name in dict.fromkeys(row["peer"] for row in rows):
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    colours: dict[str, str] = {}
+    for name in dict.fromkeys(str(row["peer"]) for row in rows):
         own = [row for row in rows if row["peer"] == name]
         median = np.array([row["ms_median"] for row in own])
         low, high = (np.array([row[key] for row in own]) for key in ("ms_q1", "ms_q3"))
+        peer, _, threads = name.partition(", ")
         axes.errorbar(
             [row["events"] for row in own],
             median,
             [median - low, high - median],
             marker="o",
-            linestyle="--" if "threads" in str(name) else "-",
+            color=colours.setdefault(peer, f"C{len(colours)}"),
+            linestyle="--" if threads else "-",
             label=name,
         )
     axes.set(
         xscale="log", yscale="log", xlabel="events per file", ylabel="ms to read one event of 110 000 voxels"
     )
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside right center", fontsize=8)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
 
