@@ -2,9 +2,9 @@
 
 In training the convolution takes the sums that the next normalisation needs while its output is in cache, and so does
 its way back; the activated features are not kept but made again on the way back, so that a layer keeps one matrix
-instead of two. In inference the output of a convolution is normalised and activated in place. Elsewhere, for layers in
-evaluation mode that gradients pass and for modules with hooks, they are called one after the other: the results are
-the same up to rounding.
+instead of two; small ones are kept. In inference the output of a convolution is normalised and activated in place.
+Elsewhere, for layers in evaluation mode that gradients pass and for modules with hooks, they are called one after the
+other: the results are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from hpcreco.nn import rows
 from hpcreco.nn.normalisation import BatchNorm, Reduce, all_sums
-from hpcreco.sparse import DownConv, SparseTensor, SubmanifoldConv, UpConv
+from hpcreco.sparse import DownConv, SparseTensor, SubmanifoldConv, UpConv, epilogue, native
 from hpcreco.sparse.maps import TiledMap
 
 
@@ -48,8 +49,6 @@ def activated(conv: SubmanifoldConv, norm: BatchNorm, x: SparseTensor) -> Sparse
     if alone or not isinstance(pairs, TiledMap):
         y = conv(x)
         return y.replace(norm(y.features))
-    from hpcreco.sparse import epilogue, native
-
     scale, shift = (v.to(conv.weight.dtype) for v in norm.line())
     after = native.After(epilogue.ACTIVATE, scale, shift, norm.leakiness)
     features = x.features.to(conv.weight.dtype)
@@ -82,17 +81,15 @@ class NormalisedConvolution(torch.autograd.Function):
         pairs: TiledMap,
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        from hpcreco.nn import rows
-        from hpcreco.sparse import native
-
         eps, ctx.leakiness, ctx.reduce, moments = settings
         x = x.detach().contiguous()
         sums = all_sums(x, rows.moments(x) if moments is None else moments, ctx.reduce)
         wide, line, remembered = rows.coefficients(sums, gain, bias, eps)
-        line = line.to(x.dtype)
-        active = rows.activate(x, line[0], line[1], ctx.leakiness)
+        scale, shift = line.to(x.dtype)
+        active = rows.activate(x, scale, shift, ctx.leakiness)
         y, of_output = native.convolve(active, weight, pairs.forth, base, native.MOMENTS)
-        ctx.save_for_backward(x, weight, wide, line, sums)
+        kept = active if x.numel() < rows.SMALL else None  # what takes no room is not made again
+        ctx.save_for_backward(x, kept, weight, wide, scale, shift, sums)
         ctx.pairs, ctx.dtype = pairs, gain.dtype
         ctx.mark_non_differentiable(remembered, of_output)
         return y, remembered, of_output
@@ -100,14 +97,12 @@ class NormalisedConvolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor, __: Tensor) -> tuple[Tensor | None, ...]:
-        from hpcreco.nn import rows
-        from hpcreco.sparse import epilogue, native
-
-        x, weight, wide, (scale, shift), sums = ctx.saved_tensors
+        x, active, weight, wide, scale, shift, sums = ctx.saved_tensors
         grad = grad.contiguous()
         of_x = of_gain = of_bias = of_weight = None
         if ctx.needs_input_grad[3]:
-            active = rows.activate(x, scale, shift, ctx.leakiness)
+            if active is None:
+                active = rows.activate(x, scale, shift, ctx.leakiness)
             of_weight = native.weight_gradient(active, grad, ctx.pairs.forth)
             del active
         if any(ctx.needs_input_grad[:3]):

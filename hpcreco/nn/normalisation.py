@@ -66,7 +66,6 @@ class BatchNorm(nn.Module):
         engine = plain_rows if torch.is_grad_enabled() else _engine(self.weight)
         return engine.line(self.weight, self.bias, self.running_mean, self.running_var, self.eps)
 
-    @torch.no_grad()
     def remember(self, statistics: Tensor) -> None:
         """Move the running statistics towards those of a step; see `plain_rows.remember`."""
         _engine(statistics).remember(self.running_mean, self.running_var, statistics, 1 - self.keep)

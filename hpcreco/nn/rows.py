@@ -25,7 +25,7 @@ def moments(x: Tensor) -> Tensor:
     matrix, sums = array(x), np.zeros((workers(), 2, x.shape[1]))
     nothing = np.empty(0, matrix.dtype)
     _launch(epilogue.MOMENTS, matrix, matrix, matrix, [nothing] * 4, 1.0, sums)
-    return torch.from_numpy(sums.sum(0))
+    return torch.from_numpy(np.add.reduce(sums))
 
 
 def activate(x: Tensor, scale: Tensor, shift: Tensor, leakiness: float) -> Tensor:
@@ -41,7 +41,7 @@ def gradient_moments(grad: Tensor, x: Tensor, scale: Tensor, shift: Tensor, leak
     matrix, sums = array(grad), np.zeros((workers(), 2, x.shape[1]))
     line = [array(scale), array(shift)]
     _launch(epilogue.GRADIENT_MOMENTS, matrix, matrix, array(x), line * 2, leakiness, sums)
-    return torch.from_numpy(sums.sum(0))
+    return torch.from_numpy(np.add.reduce(sums))
 
 
 def gradient(

@@ -148,19 +148,6 @@ def _add_products_of_16(out, x, weight, w, c_out, pair_out, pair_in, lo, hi, lan
             store(out, o, s)
 
 
-@compiled()
-def exchange(out, weight, mirrored):
-    """Weights of the way back: out (K, C_out, C_in) has the matrices of weight (K, C_in, C_out) transposed, and in
-    opposite order if `mirrored`.
-    """
-    n_offsets, c_in, c_out = weight.shape
-    for k in range(n_offsets):
-        there = n_offsets - 1 - k if mirrored else k
-        for c in range(c_out):
-            for j in range(c_in):
-                out[k, c, j] = weight[there, j, c]
-
-
 @compiled(parallel=True)
 def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
     """total[k] = sum over the pairs (o, i) of offset k of outer(x[i], grad[o]).

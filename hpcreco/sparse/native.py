@@ -159,17 +159,17 @@ def convolve(
         small=pairs.count * x.shape[1] * width < SMALL,
     )
     narrow = out if out.shape[1] == width else out[:, :width].contiguous()
-    return narrow, torch.from_numpy(sums.sum(0)) if summed else NO_SUMS
+    return narrow, torch.from_numpy(np.add.reduce(sums)) if summed else NO_SUMS
 
 
 def input_gradient(
     grad: Tensor, weight: Tensor, pairs: TiledMap, after: After = NOTHING
 ) -> tuple[Tensor, Tensor]:
     """The gradient at the input of a convolution, from the one at its output; with sums as of `convolve`."""
-    n_offsets, c_in, c_out = weight.shape
-    exchanged = weight.new_empty(n_offsets, c_out, c_in)
-    kernels.exchange(array(exchanged), array(weight), pairs.mirrored)
-    return convolve(grad, exchanged, pairs.back, None, after)
+    matrices = array(weight)
+    # copied by numpy, in a third of torch's time
+    exchanged = np.ascontiguousarray((matrices[::-1] if pairs.mirrored else matrices).transpose(0, 2, 1))
+    return convolve(grad, torch.from_numpy(exchanged), pairs.back, None, after)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, pairs: TiledPairs) -> Tensor:

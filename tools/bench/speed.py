@@ -29,6 +29,7 @@ RESULTS = HERE / "results"
 README = HERE.parent.parent / "README.md"
 BENCHMARKS = (
     "sparse",
+    "sparse_regimes",
     "sparse_gpu",
     "tiling",
     "shard_read",

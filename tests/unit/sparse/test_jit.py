@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,49 @@ def test_functions_compile_where_no_cache_can_be_written(monkeypatch: pytest.Mon
         return 2 * x
 
     assert twice(21) == 42
+
+
+ONE_STEP = """
+import torch
+from numba.core.dispatcher import Dispatcher
+from hpcreco.nn import rows
+from hpcreco.nn.uresnet import UResNet
+from hpcreco.sparse import kernels, search
+
+model, coords = UResNet(4, 2, repetitions=1), torch.randint(0, 9, (200, 4)).int()
+model(coords, torch.randn(200, 3)).rows.sum().backward()
+with torch.no_grad():
+    model.eval()(coords, torch.randn(200, 3))
+for module in (kernels, search, rows):
+    for name, kernel in vars(module).items():
+        if isinstance(kernel, Dispatcher) and len(kernel.signatures) > 1:
+            print(name, *kernel.signatures)
+"""
+
+
+def test_a_network_of_one_type_compiles_every_kernel_once() -> None:
+    """A whole number where another call gives a float makes numba compile anew."""
+    assert subprocess.check_output([sys.executable, "-c", ONE_STEP], text=True) == ""
+
+
+REUSE = """
+import resource
+import torch
+from hpcreco.sparse import jit  # noqa
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    made = [torch.ones(1 << 18) for _ in range(20)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(min(faults() for _ in range(5)))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's allocator")
+def test_freed_memory_is_used_again() -> None:
+    """20 MiB are 5120 pages, which the system clears if they are given back."""
+    assert int(subprocess.check_output([sys.executable, "-c", REUSE], text=True)) < 500
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "passive"), ("active", "active")])
