@@ -145,7 +145,7 @@ def end(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Asks mpiexec to end its ranks (they have process groups of their own), then kills what is left of its group."""
     process.terminate()
     try:
-        return process.communicate(timeout=10)
+        return process.communicate(timeout=60)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         return process.communicate()
