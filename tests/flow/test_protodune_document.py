@@ -132,7 +132,7 @@ def test_tiling_as_a_job_does_the_same(tiled):
 def test_joining_takes_two_fillers(tiled):
     for tpc in (5, 9):
         tiled.type(f"scripts/make_batches.sh -i parsed_dir -o out_dir -t {tpc} -b 1")
-    tiled.type(f"python3 make_batches.py {tiled.scratch / 'out_dir'} a a")
+    tiled.type(f"python3 make_batches.py '{tiled.scratch / 'out_dir'}' a a")
     assert len(list((tiled.scratch / "out_dir").glob("*_xy-TPC159.h5"))) == 4
 
 
@@ -148,7 +148,7 @@ def test_post_processing_solves_for_the_charge(trained):
     run = trained.scratch.parent / "ghost"
     trained.type("scripts/train_local.sh configs/ghost_inf.yaml --resume 1")
     trained.type(
-        f"./postproc.py {trained.scratch / 'out_dir'} parsed_dir {run / 'inference'} solved --threshold 0"
+        f"./postproc.py '{trained.scratch / 'out_dir'}' parsed_dir '{run / 'inference'}' solved --threshold 0"
     )
     assert len(list((trained.folder / "solved").glob("*.h5"))) == 2
 

@@ -68,7 +68,7 @@ def drawn(path: Path) -> np.ndarray:
 def test_yinf_event_as_picture_and_page(toy_run, tmp_path, capsys):
     made = toy_run()
     assert run(made.yinf[0], "--event", 11, "--out", tmp_path / "pictures", "--threshold", 0.4) == 0
-    png, html = (Path(line) for line in capsys.readouterr().out.split())
+    png, html = (Path(line) for line in capsys.readouterr().out.splitlines())
     picture = drawn(png)
     # every class of the difference panel is there, in its colour
     for colour in ("#0072B2", "#E69F00", "#000000", "#CC79A7"):
@@ -215,7 +215,7 @@ def test_a_title_cannot_break_the_page():
 def test_charge_is_compared_with_the_truth(toy_run, tmp_path, capsys):
     made = toy_run(kind="electrons")
     assert run(made.yinf[0], "--out", tmp_path) == 0
-    png, html = (Path(line) for line in capsys.readouterr().out.split())
+    png, html = (Path(line) for line in capsys.readouterr().out.splitlines())
     assert drawn(png).std() > 0.02
     data, event = event_of(Page(html.read_text())), made.events["Mu"][0]
     np.testing.assert_array_equal(data["predicted"][: len(event.coords)], event.scores * 20000)
@@ -244,7 +244,7 @@ def test_several_runs_side_by_side(toy_run, tmp_path, capsys):
     shutil.copy(first, second)
     of_mu = [first, second]
     assert run(*of_mu, "--event", 12, "--out", tmp_path / "pictures") == 0
-    png, html = (Path(line) for line in capsys.readouterr().out.split())
+    png, html = (Path(line) for line in capsys.readouterr().out.splitlines())
     assert png.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.png"
     assert html.name == "epoch3-batch0-reco_Mu_001_yinf-TPC1-event12-compared.html"
     assert drawn(png).std() > 0.02
@@ -268,7 +268,7 @@ def test_voxels_beside_waveforms_are_projected_onto_the_wires(toy_run, tmp_path,
     out = tmp_path / "pictures"
     assert run(wire, made.yinf[0], "--event", 11, "--out", out, "--only", "png") == 0
     assert run(wire, "--event", 11, "--out", out) == 0
-    printed = [Path(line).name for line in capsys.readouterr().out.split()]
+    printed = [Path(line).name for line in capsys.readouterr().out.splitlines()]
     assert printed == [
         "reco_singleMu_001_wire-TPC1-event11-channels.png",
         "epoch3-batch0-reco_Mu_001_yinf-TPC1-event11.png",
