@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hpcreco import doctor, sparse
+from hpcreco import sparse
 from hpcreco.sparse import paths
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -44,7 +44,7 @@ def test_doctor_is_told_what_a_gpu_gets_and_why(monkeypatch: pytest.MonkeyPatch)
     assert paths.described(GPU) == "Triton kernels"
     monkeypatch.setenv(paths.VARIABLE, "torch")
     assert paths.described(GPU) == f"torch operations ({paths.VARIABLE} is set)"
-    assert "paths.described" in doctor.GPU
+    assert "paths.described" in machine.GPU
 
 
 def test_a_first_kernel_that_fails_falls_back(monkeypatch: pytest.MonkeyPatch) -> None:
