@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hpcreco import sparse
+from hpcreco.doctor import machine
 from hpcreco.sparse import paths
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
