@@ -17,12 +17,13 @@ class Balance:
     """What the ranks do in consecutive steps.
 
     loads: float64 (steps, ranks), summed cost of a rank's events; events: int64 (steps, ranks), their number;
-    passes: int64 (steps,), micro-batches that every rank runs.
+    passes: int64 (steps,), micro-batches that every rank runs; last: float64 (steps, ranks), cost of the last of them.
     """
 
     loads: np.ndarray
     events: np.ndarray
     passes: np.ndarray
+    last: np.ndarray
 
     @property
     def efficiency(self) -> np.ndarray:
@@ -54,12 +55,24 @@ def simulate(
     if ranks < 1 or (steps is not None and steps < 1):
         raise PlanError(f"expected at least one rank and one step, found {ranks} and {steps}")
     whole_files = planner.mode == "files"
-    loads, events, passes = [], [], []
+    loads, events, passes, last = [], [], [], []
     for step in islice(planner.stream(epoch, ranks=ranks), steps):
         costs = [[step.costs[i] for i in part] for part in sharing.assign(step, ranks, whole_files)]
         loads.append([sum(part) for part in costs])
         events.append([len(part) for part in costs])
-        passes.append(max(1, *(len(sharing.micro_batches(part, budget)) for part in costs)))
+        cut = [sharing.micro_batches(part, budget) for part in costs]
+        passes.append(max(1, *map(len, cut)))
+        last.append(
+            [
+                sum(part[i] for i in batches[-1]) if len(batches) == passes[-1] else 0.0
+                for part, batches in zip(costs, cut, strict=True)
+            ]
+        )
         if steps is None and step.last:
             break
-    return Balance(np.array(loads, np.float64), np.array(events, np.int64), np.array(passes, np.int64))
+    return Balance(
+        np.array(loads, np.float64),
+        np.array(events, np.int64),
+        np.array(passes, np.int64),
+        np.array(last, np.float64),
+    )

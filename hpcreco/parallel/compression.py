@@ -27,7 +27,8 @@ from hpcreco.parallel.serial import Done
 
 Compression = Literal["none", "fp16", "bf16"]
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+#: what numbers travel as, where they are compressed
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 #: largest exponent of a scaled bucket: half of float16's range, which leaves room for rounding up
 _TOP = 15
@@ -60,7 +61,7 @@ def message(kind: Compression, number: int, flat: Tensor, values: int, parallel:
     reason = None
     if flat.dtype == torch.float64:
         reason = "the model is in float64, of which 16 bits would leave little; use none, or float32"
-    elif not parallel.adds(_DTYPES[kind]):
+    elif not parallel.adds(DTYPES[kind]):
         reason = f"{parallel.name} cannot add such numbers; use fp16, or --backend ddp"
     if reason is not None:
         error = ConfigError(f"parallel.compression: {kind}: {reason}")

@@ -27,7 +27,8 @@ class GradientSum:
     Gradients are laid into flat buckets of one dtype in the reverse order of `parameters`, which is the order of the
     model's modules and so the same on every rank and in every run; backward brings them roughly in that order. A
     bucket's sum begins when its last gradient has come and the sums of all buckets before it have begun, so that
-    sums begin in the same order everywhere whatever the timing; `finish` begins those that did not fill.
+    sums begin in the same order everywhere whatever the timing; `finish` begins those that did not fill. What earlier
+    backwards of the step left in a gradient goes with it.
 
     A rank without a gradient contributes zeros; a parameter that no rank has a gradient for keeps none, so that
     optimizers skip it as on one rank. Frozen parameters take no part. Summed gradients are views of the buckets: they
@@ -70,7 +71,7 @@ class GradientSum:
             hook.remove()
 
     def begin(self) -> None:
-        """The one backward of this step comes next: send its gradients as they come."""
+        """The step's last backward comes next: send gradients as it adds to them what it finds."""
         self._listening = True
 
     def finish(self) -> None:

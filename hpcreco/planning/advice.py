@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hpcreco.planning.prediction import Prediction, Predictor, useful
+from hpcreco.planning.plan import Plan, Row
+from hpcreco.planning.prediction import STEPS, Prediction, useful
 from hpcreco.planning.sites import Site
 
 #: share by which the time asked for exceeds the prediction
@@ -61,10 +62,12 @@ def submit_line(config: str, sets: Sequence[str], row: Prediction, nodes: Nodes)
     return shlex.join(words + (["--", *passed] if passed else []))
 
 
-def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> Iterator[str]:
+def warnings(plan: Plan, rows: Sequence[Row], nodes: Nodes) -> Iterator[str]:
     """What a user would want to know before the job is sent, a sentence each."""
-    planner = predictor.work.planner
-    last, most = rows[-1], useful(planner)
+    planner = plan.first.work.planner
+    totals = [row.total for row in rows]
+    last, most = totals[-1], useful(planner)
+    yield from _ends(plan, last.ranks)
     if planner.mode == "files":
         one, many = planner.steps_in(0, 1), planner.steps_in(0, last.ranks)
         yield (
@@ -84,27 +87,41 @@ def warnings(predictor: Predictor, rows: Sequence[Prediction], nodes: Nodes) -> 
             else "events in a step; larger steps keep more of them busy"
         )
         yield f"more than {most} ranks would be idle: there are {most} {few}"
-    memory = nodes.memory(predictor.measured.device != "cpu")
-    largest = max(rows, key=lambda row: row.memory)
+    memory = nodes.memory(plan.first.measured.device != "cpu")
+    largest = max(totals, key=lambda row: row.memory)
     if memory is not None and largest.memory > memory:
         yield (
             f"{largest.ranks} rank(s) need {_gb(largest.memory)} each, the site has {_gb(memory)} for a rank: lower "
             f"micro_cost (now the largest micro-batch costs {largest.largest:.3g}), or start fewer ranks a node"
         )
-    if max(row.reading for row in rows) > BUSY:
+    if max(row.reading for row in totals) > BUSY:
         yield "reading takes longer than computing: more loading.workers, or files without a filter on node-local disks"
 
 
-def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
+def _ends(plan: Plan, ranks: int) -> Iterator[str]:
+    """What is not known about the ends of stages."""
+    for predictor in plan.stages if len(plan.stages) > 1 else ():
+        stage, span = predictor.work.stages[predictor.work.number], predictor.span(ranks)
+        if span.steps == 0:
+            yield f"the run ends before stage {stage.name} begins"
+        elif not span.ends:
+            yield f"a metric ends stage {stage.name}: one epoch of it is counted, whatever it will take"
+        elif stage.until is not None:
+            yield f"a metric may end stage {stage.name} sooner"
+
+
+def assumptions(plan: Plan, rows: Sequence[Row], nodes: Nodes) -> Iterator[str]:
     """What the prediction takes for granted, a sentence each."""
-    measured, network = predictor.measured, predictor.measured.network
+    measured, network = plan.first.measured, plan.first.measured.network
     yield (
         f"the target computes as {measured.machine} does ({measured.device}, {measured.threads} thread(s)); ranks "
         "of a node do not slow each other down more than when this was measured. A measurement made there (-o FILE, "
         "then --measured FILE here) or a run that has begun is better"
     )
     hidden = (
-        "gradients travel while backward computes" if predictor.overlap else "backward hides no communication"
+        "gradients travel while backward computes"
+        if plan.first.overlap
+        else "backward hides no communication"
     )
     algorithm = "a ring" if network.algorithm == "ring" else "recursive halving and doubling"
     yield (
@@ -112,10 +129,27 @@ def assumptions(predictor: Predictor, nodes: Nodes) -> Iterator[str]:
         f"message, {network.bandwidth / 1e9:.3g} GB/s a rank; all-reduce by {algorithm} (Thakur, Rabenseifner and "
         f"Gropp 2005); {hidden}"
     )
-    yield ("time grows linearly with cost; up to 64 steps of the first epoch and stage stand for all")
+    yield f"time and memory grow linearly with cost; {_basis(rows)}"
+    yield f"up to {STEPS} steps of the first epoch of a stage stand for all of the stage"
     yield "readers keep up when many read at once; a checkpoint holds training up while its state is copied"
     if measured.device != "cpu" and nodes.site.memory is not None:
         yield "the memory shown is the GPU's"
+
+
+def _basis(rows: Sequence[Row]) -> str:
+    """What is known about the largest micro-batch."""
+    farthest = max((stage for row in rows for stage in row.stages), key=lambda stage: stage.beyond)
+    where = f"on {farthest.ranks} rank(s)" + (
+        f" in stage {farthest.stage}" if len(rows[0].stages) > 1 else ""
+    )
+    measured = farthest.largest / farthest.beyond
+    if farthest.extrapolated:
+        return (
+            f"the largest micro-batch, {where}, costs {farthest.largest:,.0f} and was not measured: its memory and "
+            f"time are extrapolated {farthest.beyond:.1f}-fold from a cost of {measured:,.0f} (* in the table; more "
+            "--seconds measure farther)"
+        )
+    return f"measured up to a cost of {measured:,.0f}; the largest micro-batch, {where}, costs {farthest.largest:,.0f}"
 
 
 def _gb(size: float) -> str:

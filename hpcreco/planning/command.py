@@ -1,9 +1,12 @@
 """Say how many nodes, how much time and memory a training takes, before its job is sent.
 
 Takes a few real steps of the config's network on its data, here, for about --seconds; shares the steps of an epoch
-out over more and more ranks as training would, and adds what the network costs. The efficiency is the throughput of R
-ranks over R times that of one. The table says what the rest is lost to: balance (the slowest rank is waited for), fixed
-(work that does not shrink with a rank's share), network (gradients on their way), upkeep (validation, checkpoints).
+out over more and more ranks as training would, and adds what the network costs. Where training has several stages, each
+is measured and predicted with what it trains, within the same time; the table then has a line for the whole run (all)
+and one for each stage. The efficiency is the throughput of R ranks over R times that of one. The table says what the
+rest is lost to: balance (the slowest rank is waited for), fixed (work that does not shrink with a rank's share),
+network (gradients on their way), upkeep (validation, checkpoints). Memory with a * is that of a larger micro-batch than
+was measured.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,28 +152,27 @@ def _session(settings: Run, found: Experiment, ranks: object) -> Session:
     return Session(settings, found, task, ranks, *parts)  # type: ignore[arg-type]
 
 
-def _measured(args: argparse.Namespace, session: Session) -> Measurement:
-    """Read, or made here; with the network that the flags describe."""
+def _measured(args: argparse.Namespace, session: Session) -> tuple[Measurement, ...]:
+    """Of each stage, read or made here; with the network that the flags describe."""
     from dataclasses import replace
 
-    from hpcreco.planning import measurement, measuring, prediction
+    from hpcreco.planning import measurement, measuring
     from hpcreco.train import start
     from hpcreco.train.session import on_root
     from hpcreco.train.state import Progress
 
     if args.measured is not None:
-        measured = measurement.read(args.measured)
+        stages = measurement.read(args.measured, [stage.name for stage in session.stages])
     else:
         prepare, part = session.task.prepare, session.training
         assert part is not None
         if prepare is not None:
             on_root(session.parallel, lambda: prepare(session.run, part.index))
         state = start.new_state(session, session.new_model(), Progress())
-        largest = prediction.largest_alone(session.planner(0), session.micro_budget())
         say = (lambda text: print(text, file=sys.stderr, flush=True)) if session.root else (lambda text: None)
         say(f"measuring for about {args.seconds:.0f} s ...")
-        measured = measuring.measure(session, state, args.config, args.seconds, largest, say)
-    return replace(measured, network=_network(args, measured.network))
+        stages = measuring.measure(session, state, args.config, args.seconds, say)
+    return tuple(replace(stage, network=_network(args, stage.network)) for stage in stages)
 
 
 def _network(args: argparse.Namespace, found: Network) -> Network:
@@ -183,8 +186,9 @@ def _network(args: argparse.Namespace, found: Network) -> Network:
     return replace(found, source="as given", **given) if given else found
 
 
-def _report(args: argparse.Namespace, session: Session, measured: Measurement) -> None:
+def _report(args: argparse.Namespace, session: Session, measured: Sequence[Measurement]) -> None:
     from hpcreco.planning import advice, history, prediction, sites, tables
+    from hpcreco.planning.plan import plan
     from hpcreco.slurm.checks import environment_jobs
     from hpcreco.slurm.scripts import shipped_jobs
 
@@ -192,32 +196,24 @@ def _report(args: argparse.Namespace, session: Session, measured: Measurement) -
         print(tables.listed(tables.measured(measured)))
         print(f"{args.output}: hpcreco plan {args.config} --measured {args.output}")
         return
-    part, validation = session.training, session.validation
-    assert part is not None
-    planner = session.planner(0)
-    work = prediction.Work(
-        session.run,
-        planner,
-        prediction.validated(session.run, None if validation is None else validation.costs),
-        session.micro_budget(),
-    )
-    overlap = session.run.parallel.overlap
-    predictor = prediction.Predictor(work, measured, overlap=overlap)
-    if measured.config != args.config:
-        print(f"{args.measured} was made with {measured.config}: is it the same network?", file=sys.stderr)
-    evidence = None if args.no_history else history.evidence(session.output_dir, predictor)
+    assert session.training is not None
+    if measured[0].config != args.config:
+        print(f"{args.measured} was made with {measured[0].config}: is it the same network?", file=sys.stderr)
+    made = plan(session, measured)
+    evidence = None if args.no_history else history.evidence(session.output_dir, made)
     if evidence is not None:
-        predictor = prediction.Predictor(work, measured.scaled(evidence.factor), overlap=overlap)
+        made = made.scaled(evidence.factor)
     site = sites.read(args.site, environment_jobs() or shipped_jobs())
     nodes = advice.Nodes(site, args.ranks_per_node or site.ranks)
-    rows = [predictor.predict(ranks) for ranks in _ranks(args, nodes, prediction.useful(planner))]
-    said = tables.introduction(predictor, part.index.n_shards) | tables.measured(measured)
+    rows = [made.predict(ranks) for ranks in _ranks(args, nodes, prediction.useful(session.planner(0)))]
+    totals = [row.total for row in rows]
+    said = tables.introduction(made, session.training.index.n_shards) | tables.measured(measured)
     if evidence is not None:
         said["history"] = str(evidence)
     print(tables.listed(said))
     print(f"\n{tables.table(rows, nodes)}\n")
-    memory = nodes.memory(measured.device != "cpu")
-    chosen = advice.choose(rows, args.efficiency, memory)
+    memory = nodes.memory(measured[0].device != "cpu")
+    chosen = advice.choose(totals, args.efficiency, memory)
     if chosen is None:
         print(f"none of these reaches an efficiency of {args.efficiency:g} within the memory")
     else:
@@ -225,14 +221,14 @@ def _report(args: argparse.Namespace, session: Session, measured: Measurement) -
             f"recommended: {nodes.count(chosen.ranks)} node(s), {chosen.ranks} rank(s), efficiency "
             f"{chosen.efficiency:.2f}\n  {advice.submit_line(args.config, args.set, chosen, nodes)}"
         )
-    notes = list(advice.assumptions(predictor, nodes))
-    for heading, sentences in (("note", advice.warnings(predictor, rows, nodes)), ("assumed", notes)):
+    notes = list(advice.assumptions(made, rows, nodes))
+    for heading, sentences in (("note", advice.warnings(made, rows, nodes)), ("assumed", notes)):
         for sentence in sentences:
             print(textwrap.fill(sentence, 110, initial_indent=f"{heading:10s} ", subsequent_indent=11 * " "))
     if args.csv is not None:
         tables.write_csv(rows, nodes, notes, args.csv)
     if args.plot is not None:
-        tables.plot(rows, f"{args.config} on {site.name}: predicted", args.efficiency, args.plot)
+        tables.plot(totals, f"{args.config} on {site.name}: predicted", args.efficiency, args.plot)
 
 
 def _ranks(args: argparse.Namespace, nodes: object, most: int) -> list[int]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpcreco import attempts
-from hpcreco.planning.prediction import Predictor
-from hpcreco.slurm.pace import pace_of, rows_of
+from hpcreco.planning.plan import Plan
+from hpcreco.slurm.pace import pace, rows_of
 
 #: relative difference in events per step from which a run's steps are other steps
 _OTHER = 0.2
@@ -34,19 +34,21 @@ class Evidence:
         )
 
 
-def evidence(output_dir: Path, predictor: Predictor) -> Evidence | None:
-    """The evidence of the run in `output_dir`.
+def evidence(output_dir: Path, plan: Plan) -> Evidence | None:
+    """The evidence of the run in `output_dir`, of the stage that it is in.
 
-    None before its second epoch, for the first fills caches, and when its steps had other numbers of events.
+    None before the stage's second epoch, for the first fills caches, and when its steps had other numbers of events.
     """
-    if len(rows_of(output_dir)) < 2:
-        return None
-    pace, starts = pace_of(output_dir), attempts.read(output_dir / "attempts.csv")
-    if pace is None or not starts:
+    rows = rows_of(output_dir)
+    name = rows[-1].get("stage") if rows else None
+    rows = [row for row in rows if row.get("stage") == name]
+    starts = attempts.read(output_dir / "attempts.csv")
+    found = pace(rows)
+    if len(rows) < 2 or found is None or not starts:
         return None
     ranks = starts[-1].ranks
-    expected = predictor.predict(ranks)
-    events = pace.events_per_second * pace.step_seconds
-    if abs(events / expected.events_per_step - 1) > _OTHER:
+    stages = plan.predict(ranks).stages
+    expected = next((stage for stage in stages if stage.stage == name), stages[0])
+    if abs(found.events_per_second * found.step_seconds / expected.events_per_step - 1) > _OTHER:
         return None
-    return Evidence(output_dir, ranks, pace.step_seconds, expected.step)
+    return Evidence(output_dir, ranks, found.step_seconds, expected.step)

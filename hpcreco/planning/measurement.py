@@ -13,7 +13,7 @@ import numpy as np
 from hpcreco.planning.network import Network
 
 FORMAT = "hpcreco/measurement"
-VERSION = 1
+VERSION = 2
 
 
 class MeasurementError(ValueError):
@@ -37,15 +37,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Seconds and bytes of one rank; costs are in the experiment's unit (voxels, hits, pulses).
+    """Seconds and bytes of one rank in one stage; costs are in the experiment's unit (voxels, hits, pulses).
 
     forward_backward, forward, reading: seconds of one micro-batch of a cost (reading: by one thread). update: seconds
     of the optimizer's step. memory: peak bytes of the process (on a GPU, of its memory) with a micro-batch of a cost;
     data: bytes of a batch of a cost. save: seconds that training stands still for a checkpoint; start: from the
-    process's start to the first step. points: (cost, seconds, peak bytes) as measured. gradients: bytes of each
-    bucket, in the order of sending.
+    process's start to the first step, 0 in later stages. points: (cost, seconds, peak bytes) as measured, in the order
+    of cost. gradients: bytes of each bucket, in the order of sending; packing: seconds that a rank works on them.
     """
 
+    stage: str
     config: str
     machine: str
     device: str
@@ -60,8 +61,14 @@ class Measurement:
     start: float
     parameters: int
     gradients: tuple[float, ...]
+    packing: float
     points: tuple[tuple[float, float, float], ...]
     network: Network
+
+    @property
+    def largest(self) -> float:
+        """The largest cost that was measured; what is said of larger ones is extrapolated."""
+        return self.points[-1][0]
 
     def scaled(self, factor: float) -> Measurement:
         """The same with all computing `factor` times as long."""
@@ -85,37 +92,48 @@ def line(costs: Sequence[float], values: Sequence[float]) -> Line:
     return replace(found, deviation=float(np.median(np.abs(found.at(x) / y - 1))))
 
 
-def write(measurement: Measurement, path: Path) -> None:
+def write(stages: Sequence[Measurement], path: Path) -> None:
     """As JSON, complete or not at all."""
     from hpcreco import shards
 
-    text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(measurement)}, indent=1)
+    content = {"format": FORMAT, "version": VERSION, "stages": [asdict(stage) for stage in stages]}
     with shards.atomic(path) as temporary:
-        temporary.write_text(text + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def read(path: Path) -> Measurement:
-    """The inverse of `write`. Raises MeasurementError."""
+def read(path: Path, stages: Sequence[str] | None = None) -> tuple[Measurement, ...]:
+    """The inverse of `write`. Raises MeasurementError, also where `stages` is given and they are not those."""
     try:
-        values = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise MeasurementError(
             f"--measured {path}: {error}; `hpcreco plan CONFIG -o {path}` makes one"
         ) from error
-    if (
-        not isinstance(values, dict)
-        or values.pop("format", None) != FORMAT
-        or values.pop("version") != VERSION
-    ):
+    kind = (content.get("format"), content.get("version")) if isinstance(content, dict) else None
+    if kind != (FORMAT, VERSION):
         raise MeasurementError(
             f"--measured {path} is no measurement of this version; make it again with -o {path}"
         )
     try:
-        for name in ("forward_backward", "forward", "reading", "memory", "data"):
-            values[name] = Line(**values[name])
-        values["network"] = Network(**values["network"])
-        values["gradients"] = tuple(values["gradients"])
-        values["points"] = tuple(tuple(point) for point in values["points"])
-        return Measurement(**values)
+        found = tuple(_parsed(values) for values in content["stages"])
     except (KeyError, TypeError) as error:
         raise MeasurementError(f"--measured {path}: {error}; make it again with -o {path}") from error
+    names = [one.stage for one in found]
+    if stages is not None and names != list(stages):
+        raise MeasurementError(
+            f"--measured {path} is of the stages {', '.join(names)}, the config has {', '.join(stages)}; "
+            f"make it again with -o {path}"
+        )
+    return found
+
+
+def _parsed(values: dict[str, Any]) -> Measurement:
+    lines = {
+        name: Line(**values[name]) for name in ("forward_backward", "forward", "reading", "memory", "data")
+    }
+    changed = {
+        "network": Network(**values["network"]),
+        "gradients": tuple(values["gradients"]),
+        "points": tuple(tuple(point) for point in values["points"]),
+    }
+    return Measurement(**{**values, **lines, **changed})

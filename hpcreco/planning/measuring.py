@@ -1,51 +1,32 @@
-"""A few real steps of the real model on real batches, timed."""
+"""A few real steps of the real model on real batches, timed, in every stage."""
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
-from hpcreco.data.batch import Ref
-from hpcreco.data.plan import references
 from hpcreco.data.sharing import Share
-from hpcreco.parallel import Parallel
-from hpcreco.parallel.gradients import buckets, sent_bytes
 from hpcreco.parallel.serial import Serial
 from hpcreco.planning import measurement as kept
+from hpcreco.planning.candidates import Candidate, candidates
 from hpcreco.planning.measurement import Line, Measurement
 from hpcreco.planning.memory import Peak, available
-from hpcreco.planning.network import ASSUMED, Network, fit
+from hpcreco.planning.network import ASSUMED
+from hpcreco.planning.prediction import largest_alone
+from hpcreco.planning.sending import bucket_bytes, measure_network, packing
+from hpcreco.planning.timing import ENOUGH, ROUNDS, fastest, uptime
 from hpcreco.train.evaluation import evaluate
 from hpcreco.train.session import Part, Session
+from hpcreco.train.start import enter_next_stage
 from hpcreco.train.state import TrainState, set_modes
 from hpcreco.train.step import Control, Stepper
 from hpcreco.train.writer import snapshot
 
-#: costs to measure at: between the smallest batch and the largest that training would meet
-POINTS = 5
-#: sizes of all-reduces to fit latency and bandwidth to, bytes
-MESSAGES = (8, 1 << 14, 1 << 18, 1 << 22)
-_ROUNDS = 3
-_ENOUGH = 3.0  # seconds after which a call is not repeated
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """A micro-batch to take a step with."""
-
-    refs: tuple[Ref, ...]
-    costs: tuple[float, ...]
-
-    @property
-    def cost(self) -> float:
-        return sum(self.costs)
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -60,46 +41,46 @@ class _Step:
 
 
 def measure(
-    session: Session,
-    state: TrainState,
-    config: str,
-    seconds: float,
-    largest: float,
-    say: Callable[[str], None] = lambda text: None,
-) -> Measurement:
-    """Measure for about `seconds` with batches of up to the cost `largest`; on several ranks the network as well.
+    session: Session, state: TrainState, config: str, seconds: float, say: Say = lambda text: None
+) -> tuple[Measurement, ...]:
+    """Measure every stage, `state` being at the first, for about `seconds` in all; on several ranks the network too.
 
     Every rank computes at once, as in training, so what they share (memory's bus) is in the numbers. The weights of
-    `state` are worn out afterwards. Collective when there are several ranks.
+    `state` are worn out afterwards, and it is in the last stage. Collective when there are several ranks.
     """
-    part = session.training
+    ranks, found = session.parallel, []
+    network = measure_network(ranks, session.run.parallel) if ranks.size > 1 else ASSUMED
+    _compile(session, state)
+    first, began = uptime(), time.monotonic()
+    for number, stage in enumerate(session.stages):
+        if number:
+            enter_next_stage(session, state)
+        if len(session.stages) > 1:
+            say(f"stage {stage.name}:")
+        left = seconds - (time.monotonic() - began)
+        found.append(_stage(session, state, left / (len(session.stages) - number), say))
+    return tuple(
+        replace(one, config=config, network=network, start=0.0 if number else first)
+        for number, one in enumerate(found)
+    )
+
+
+def _stage(session: Session, state: TrainState, seconds: float, say: Say) -> Measurement:
+    """The stage that `state` is in; what all stages share is not filled in."""
+    part, device, number = session.training, session.parallel.device, state.progress.stage
     assert part is not None
-    chosen = candidates(part, largest)
-    device = session.parallel.device
-    with Stepper(
-        session.task,
-        session.run,
-        state.model,
-        state.optimization,
-        session.stages[0],
-        0,
-        Serial(device),
-    ) as stepper:
-        stepper.take(
-            [part.dataset.batch(chosen[0].refs, chosen[0].costs)], 0, Control()
-        )  # compiles, fills caches
-        first = uptime()
-        steps = _steps(stepper, part, chosen, seconds, device, say)
+    chosen = _candidates(session, number)
+    steps = _steps(session, state, chosen, seconds, say)
     costs = [step.cost for step in steps]
     half = chosen[len(steps) // 2]
     forward = fastest(lambda: _forward(session, state, part, half), device)
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
-    sums = session.run.parallel
+    trainable = [p for p in state.model.parameters() if p.requires_grad]
     update = fastest(state.optimization.optimizer.step, device)
     whole = kept.line(costs, [max(1e-9, step.seconds - update) for step in steps])
     share = min(1.0, forward / whole.at(half.cost))
     return Measurement(
-        config=config,
+        stage=session.stages[number].name,
+        config="",
         machine=platform.node(),
         device=device.type if device.type == "cpu" else torch.cuda.get_device_name(device),
         threads=torch.get_num_threads(),
@@ -110,37 +91,57 @@ def measure(
         memory=kept.line(costs, [step.memory for step in steps]),
         data=kept.line(costs, [step.size for step in steps]),
         save=_save(session, state),
-        start=first,
-        parameters=sum(p.numel() for p in parameters),
-        gradients=bucket_bytes(parameters, sums.bucket_mb * 2**20, sums.compression),
+        start=0.0,
+        parameters=sum(p.numel() for p in trainable),
+        gradients=bucket_bytes(trainable, session.run.parallel),
+        packing=packing(state.model, session.run.parallel, device),
         points=tuple((step.cost, step.seconds, step.memory) for step in steps),
-        network=measure_network(session.parallel) if session.parallel.size > 1 else ASSUMED,
+        network=ASSUMED,
     )
 
 
+def _candidates(session: Session, number: int) -> list[Candidate]:
+    """Micro-batches up to the largest that one rank meets in the stage."""
+    assert session.training is not None
+    return candidates(session.training, largest_alone(session.planner(number), session.micro_budget()))
+
+
+def _stepper(session: Session, state: TrainState) -> Stepper:
+    """Takes steps of the stage that `state` is in, on this rank alone."""
+    number, alone = state.progress.stage, Serial(session.parallel.device)
+    stage = session.stages[number]
+    return Stepper(session.task, session.run, state.model, state.optimization, stage, number, alone)
+
+
+def _compile(session: Session, state: TrainState) -> None:
+    """A step that nobody times: the first one compiles kernels and fills caches."""
+    part, smallest = session.training, _candidates(session, 0)[0]
+    assert part is not None
+    with _stepper(session, state) as stepper:
+        stepper.take([part.dataset.batch(smallest.refs, smallest.costs)], 0, Control())
+
+
 def _steps(
-    stepper: Stepper,
-    part: Part,
-    chosen: Sequence[_Candidate],
-    seconds: float,
-    device: torch.device,
-    say: Callable[[str], None],
+    session: Session, state: TrainState, chosen: Sequence[Candidate], seconds: float, say: Say
 ) -> list[_Step]:
     """Steps with the candidates, of rising cost, until `seconds` or the memory would be exceeded; two at least."""
+    part, device = session.training, session.parallel.device
+    assert part is not None
     steps: list[_Step] = []
     began = time.monotonic()
-    for candidate in chosen:
-        before = time.monotonic()
-        if len(steps) >= 2 and _too_much(steps[-1], candidate.cost, seconds - (before - began), device):
-            say(f"cost {candidate.cost:.0f} is not tried: it would take too long or too much memory")
-            break
-        batch = part.dataset.batch(candidate.refs, candidate.costs)
-        reading = time.monotonic() - before
-        size = float(sum(t.nbytes for t in batch.tensors.values()))
-        with Peak(device) as peak:
-            taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
-        steps.append(_Step(candidate.cost, reading, size, taken, peak.bytes))
-        say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
+    with _stepper(session, state) as stepper:
+        for candidate in chosen:
+            before = time.monotonic()
+            if len(steps) >= 2 and _too_much(steps[-1], candidate.cost, seconds - (before - began), device):
+                say(f"cost {candidate.cost:.0f} is not tried: it would take too long or too much memory")
+                break
+            batch = part.dataset.batch(candidate.refs, candidate.costs)
+            reading = time.monotonic() - before
+            size = float(sum(t.nbytes for t in batch.tensors.values()))
+            with Peak(device) as peak:
+                taken = fastest(lambda batch=batch: stepper.take([batch], 0, Control()), device)  # type: ignore[misc]
+            steps.append(_Step(candidate.cost, reading, size, taken, peak.bytes))
+            say(f"{len(candidate.refs)} event(s) of cost {candidate.cost:.0f}: {taken:.3f} s")
     return steps
 
 
@@ -148,48 +149,10 @@ def _too_much(last: _Step, cost: float, left: float, device: torch.device) -> bo
     """Whether a batch of `cost` would last longer than `left` seconds, or need memory that is not there."""
     grows = cost / last.cost
     once = last.seconds * grows
-    return min(_ROUNDS * once, _ENOUGH + once) > left or last.memory * (grows - 1) > 0.7 * available(device)
+    return min(ROUNDS * once, ENOUGH + once) > left or last.memory * (grows - 1) > 0.7 * available(device)
 
 
-def candidates(part: Part, largest: float) -> list[_Candidate]:
-    """Micro-batches of rising cost up to `largest`, made of events as they come, like those of training."""
-    costs, first = part.costs, np.asarray(part.index.first, np.int64)
-    some = np.flatnonzero(costs > 0)
-    some = some if len(some) else np.arange(len(costs))
-    order = np.random.default_rng(0).permutation(some)
-    low = max(float(costs[order].min()), 1e-9)
-    out: dict[tuple[int, ...], _Candidate] = {}
-    for wanted in np.geomspace(low, max(largest, low), POINTS):
-        events = _gather(costs, order, float(wanted))
-        out[events] = _Candidate(references(first, np.array(events)), tuple(costs[list(events)].tolist()))
-    return sorted(out.values(), key=lambda one: one.cost)
-
-
-def _gather(costs: np.ndarray, order: np.ndarray, wanted: float) -> tuple[int, ...]:
-    """Different events of about the cost `wanted` in all: in their order, those that still fit."""
-    left, chosen = wanted * (1 + 1e-9), []
-    for event in order.tolist():
-        if costs[event] <= left:
-            chosen.append(event)
-            left -= float(costs[event])
-    return tuple(sorted(chosen or [int(order[np.argmin(costs[order])])]))
-
-
-def fastest(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of a few calls: what else runs on the machine only adds."""
-    taken = []
-    for _ in range(_ROUNDS):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        taken.append(time.perf_counter() - began)
-        if sum(taken) > _ENOUGH:
-            break
-    return min(taken)
-
-
-def _forward(session: Session, state: TrainState, part: Part, candidate: _Candidate) -> None:
+def _forward(session: Session, state: TrainState, part: Part, candidate: Candidate) -> None:
     work = [Share(((candidate.refs, candidate.costs),), 0, 1.0)]
     evaluate(session.task, session.run, state.model, part, work, session.parallel.device)
     set_modes(state.model)
@@ -200,45 +163,3 @@ def _save(session: Session, state: TrainState) -> float:
     began = time.monotonic()
     snapshot(state.payload(session.run, session.stages, session.digests))
     return time.monotonic() - began
-
-
-def bucket_bytes(
-    parameters: Sequence[torch.nn.Parameter], size: float, compression: str = "none"
-) -> tuple[float, ...]:
-    """Bytes of the buckets that gradients are sent in, in the order of sending; compressed ones are half as large."""
-    share = 1.0 if compression == "none" else 0.5
-    return tuple(share * sum(map(sent_bytes, bucket)) for bucket in buckets(parameters, size))
-
-
-def measure_network(parallel: Parallel) -> Network:
-    """What this launch's ranks take for all-reduces of a few sizes; the slowest rank counts.
-
-    gloo and NCCL add in a ring, MPI under Horovod halves.
-    """
-    seconds = []
-    for size in MESSAGES:
-        tensor = torch.zeros(size // 4, device=parallel.device)
-        parallel.sum_([tensor])  # the first of a size makes connections and buffers
-        taken = []
-        for _ in range(10):
-            parallel.barrier()
-            began = time.perf_counter()
-            parallel.sum_([tensor])
-            taken.append(time.perf_counter() - began)
-        seconds.append(float(np.median(taken)))
-    everyone = parallel.broadcast_object(parallel.gather_object(seconds))
-    return fit(
-        MESSAGES,
-        np.max(everyone, axis=0).tolist(),
-        parallel.size,
-        "ring" if parallel.name == "ddp" else "halving",
-    )
-
-
-def uptime() -> float:
-    """Seconds since this process was started."""
-    try:
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError):
-        return time.process_time()

@@ -1,9 +1,10 @@
 """From a measurement and the planner's own steps: how long steps, epochs and the run take on any number of ranks.
 
 A step waits for its slowest rank: update + passes * constant + slope * (largest load) + what adding gradients prolongs
-it by. The efficiency is the time of an epoch's data on one rank over R times that on R ranks. What is missing from 1 is
-lost to four things: balance (waiting for the slowest rank), fixed (work that does not shrink with the load), network,
-and upkeep (validation and checkpoints); each is the share of the time on R ranks that exceeds 1 / R of that on one.
+it by, which begins with the last micro-batch's backward. The efficiency is the time of an epoch's data on one rank over
+R times that on R ranks. What is missing from 1 is lost to four things: balance (waiting for the slowest rank), fixed
+(work that does not shrink with the load), network, and upkeep (validation and checkpoints); each is the share of the
+time on R ranks that exceeds 1 / R of that on one.
 """
 
 from __future__ import annotations
@@ -21,43 +22,44 @@ from hpcreco.data.plan import StepPlanner
 from hpcreco.data.sharing import micro_batches, split
 from hpcreco.planning.measurement import Measurement
 from hpcreco.planning.network import exposed
+from hpcreco.planning.spans import Span, spans
+from hpcreco.train.task import Stage
 
 #: steps of an epoch that are simulated; their mean stands for the others
 STEPS = 64
+#: how far beyond the largest cost that was measured a cost may be without being called extrapolated
+NEAR = 1.1
 #: sums of a few numbers over ranks in every step, beside the gradients: loss terms with control, batch statistics
 SMALL_SUMS = 2
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done: the steps of the first stage, and the costs of the events validated after an epoch."""
+    """What is to be done in one of the run's `stages`: its steps, and the costs of the events that are validated."""
 
     run: Run
     planner: StepPlanner
     validation: np.ndarray
     budget: float | None = None  # largest cost of a micro-batch
-
-
-@dataclass(frozen=True)
-class Length:
-    """How many steps, validations and checkpoints; of the whole run, or of one epoch where it ends by itself."""
-
-    steps: int
-    validations: int
-    saves: int
-    whole: bool
+    stages: tuple[Stage, ...] = (Stage("main"),)
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds and bytes for `ranks` ranks.
+    """Seconds and bytes of a stage, or of a whole run, for `ranks` ranks.
 
-    balance, fixed, network, upkeep: shares of the time that are lost to it. even: mean over largest load. busy: share
-    of a step that ranks spend on what grows with the cost of their events. idle: share of ranks and steps without an
-    event. reading: share of a step that the reader works.
+    steps, rows: how many steps and epochs it has; spent: the seconds of that; run: the same with the start, None where
+    nobody knows when it ends. balance, fixed, network, upkeep: shares of the time that are lost to it. even: mean over
+    largest load. busy: share of a step that ranks spend on what grows with the cost of their events. idle: share of
+    ranks and steps without an event. reading: share of a step that the reader works. largest: cost of the largest
+    micro-batch, `beyond` times the largest that was measured.
     """
 
+    stage: str
     ranks: int
+    steps: int
+    rows: int
     steps_per_epoch: int
     events_per_step: float
     even: float
@@ -65,6 +67,7 @@ class Prediction:
     idle: float
     step: float
     epoch: float
+    spent: float
     run: float | None
     validation: float
     balance: float
@@ -74,12 +77,18 @@ class Prediction:
     reading: float
     memory: float
     largest: float
+    beyond: float
     passes: float
 
     @property
     def efficiency(self) -> float:
         """Throughput over `ranks` times that of one rank."""
         return 1.0 - self.balance - self.fixed - self.network - self.upkeep
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether memory and time of the largest micro-batch lie beyond what was measured."""
+        return self.beyond > NEAR
 
 
 @dataclass(frozen=True)
@@ -107,24 +116,28 @@ class Predictor:
     def predict(self, ranks: int) -> Prediction:
         """The prediction for `ranks` ranks."""
         balance, parts = self._balance(ranks), self._parts(ranks)
-        length, validation = self._length(ranks), self._validation(ranks)
-        in_epoch = self._steps_in(ranks)
-        recurring = length.steps * parts.stepping + self._upkeep(ranks)
+        span = self.span(ranks)
+        in_epoch = min(self._steps_in(ranks), span.steps)
+        recurring = span.steps * parts.stepping + self._upkeep(ranks)
         spent, alone = self._on_an_epoch(ranks), self._on_an_epoch(1)
         whole = sum(spent)
         lost = [(here - there / ranks) / whole for here, there in zip(spent, alone, strict=True)]
         load = float(balance.loads.max())
         return Prediction(
+            stage=self.work.stages[self.work.number].name,
             ranks=ranks,
+            steps=span.steps,
+            rows=span.rows,
             steps_per_epoch=in_epoch,
             events_per_step=float(balance.events.sum(axis=1).mean()),
             even=_share(parts.work, parts.slowest),
             busy=_share(parts.work, parts.stepping),
             idle=float((balance.events == 0).mean()),
             step=parts.stepping,
-            epoch=recurring * in_epoch / length.steps,
-            run=self.measured.start + recurring if length.whole else None,
-            validation=validation,
+            epoch=recurring * in_epoch / span.steps,
+            spent=recurring,
+            run=self.measured.start + recurring if span.ends else None,
+            validation=self._validation(ranks),
             balance=lost[1],
             fixed=lost[2],
             network=lost[3],
@@ -132,19 +145,20 @@ class Predictor:
             reading=self._waiting(balance)[1],
             memory=self._memory(load),
             largest=self._largest(load),
+            beyond=self._largest(load) / max(self.measured.largest, 1e-9),
             passes=float(balance.passes.mean()),
         )
 
     def _on_an_epoch(self, ranks: int) -> tuple[float, ...]:
         """Seconds that all data once take: work, waiting for the slowest, fixed work, network, upkeep."""
-        parts, length = self._parts(ranks), self._length(ranks)
+        parts = self._parts(ranks)
         steps = self._slope * float(self.work.planner.costs.sum()) / ranks / max(parts.work, 1e-300)
         per_step = (
             parts.work,
             parts.slowest - parts.work,
             parts.computing - parts.slowest,
             parts.stepping - parts.computing,
-            self._upkeep(ranks) / length.steps,
+            self._upkeep(ranks) / max(1, self.span(ranks).steps),
         )
         return tuple(steps * seconds for seconds in per_step)
 
@@ -165,12 +179,9 @@ class Predictor:
         slowest = self._slope * balance.loads.max(axis=1)
         waiting, _ = self._waiting(balance)
         computing = slowest + self.measured.update + balance.passes * line.constant + waiting
-        adding = np.array(
-            [
-                self._adding(ranks, load, int(passes))
-                for load, passes in zip(balance.loads.max(axis=1), balance.passes, strict=True)
-            ]
-        )
+        slow = balance.loads.argmax(axis=1)  # sums are there when the slowest rank has sent the last
+        last = balance.last[np.arange(len(slow)), slow]
+        adding = np.array([self._adding(ranks, cost) for cost in last.tolist()])
         return _Parts(*(float(part.mean()) for part in (work, slowest, computing, computing + adding)))
 
     def _waiting(self, balance: Balance) -> tuple[np.ndarray, float]:
@@ -180,21 +191,24 @@ class Predictor:
         reading = np.asarray(self.measured.reading.at(largest)) / self.work.run.loading.workers
         return np.maximum(0.0, reading - computing), float((reading / np.maximum(computing, 1e-12)).mean())
 
-    def _adding(self, ranks: int, load: float, passes: int) -> float:
-        """Seconds that sums over ranks prolong a step by; with several micro-batches nothing hides them."""
+    def _adding(self, ranks: int, last: float) -> float:
+        """Seconds that sums over ranks prolong a step by, whose last micro-batch on the slowest rank costs `last`."""
+        if ranks == 1:
+            return 0.0
         measured = self.measured
-        backward = max(0.0, measured.forward_backward.at(load) - measured.forward.at(load))
-        hidden = backward if self.overlap and passes == 1 else 0.0
-        gradients = exposed(measured.gradients, hidden, measured.network, ranks)
-        return gradients + SMALL_SUMS * measured.network.small(ranks)
+        backward = max(0.0, measured.forward_backward.at(last) - measured.forward.at(last))
+        gradients = exposed(measured.gradients, backward if self.overlap else 0.0, measured.network, ranks)
+        return gradients + measured.packing + SMALL_SUMS * measured.network.small(ranks)
 
-    def _length(self, ranks: int) -> Length:
-        return length(self.work.run, self._steps_in(ranks), self._parts(ranks).stepping)
+    def span(self, ranks: int) -> Span:
+        """What the stage has of the run."""
+        return spans(self.work.run, self.work.stages, self._steps_in(ranks))[self.work.number]
 
     def _upkeep(self, ranks: int) -> float:
         """Seconds of all validations and checkpoints."""
-        n = self._length(ranks)
-        return n.validations * self._validation(ranks) + n.saves * self.measured.save
+        span, run = self.span(ranks), self.work.run
+        saves = span.saves(run, self._parts(ranks).stepping)
+        return span.validations(run) * self._validation(ranks) + saves * self.measured.save
 
     def _validating(self, ranks: int) -> float:
         """Seconds of the rank that validates longest."""
@@ -216,22 +230,6 @@ class Predictor:
         if self.measured.device != "cpu":
             return float(computing)
         return float(computing + (self.work.run.loading.prefetch + 1) * self.measured.data.at(load))
-
-
-def length(run: Run, steps_per_epoch: int, step: float) -> Length:
-    """Steps, validations and checkpoints of `run`, whose steps take `step` seconds."""
-    whole = run.iterations is not None or run.epochs is not None
-    steps = run.iterations if run.iterations is not None else (run.epochs or 1) * steps_per_epoch
-    rows = -(-steps // steps_per_epoch)
-    by_steps = run.validate_every.unit == "steps"
-    validations = rows if by_steps else -(-rows // max(1, int(run.validate_every.every)))
-    every = run.save.every
-    saves = {
-        "epochs": rows / max(1, int(every)),
-        "steps": steps / max(1, int(every)),
-        "seconds": steps * step / every,
-    }[run.save.unit]
-    return Length(max(1, steps), validations, max(1, int(saves)), whole)
 
 
 def useful(planner: StepPlanner) -> int:

@@ -8,77 +8,103 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from hpcreco.config import Run
 from hpcreco.planning.advice import Nodes
 from hpcreco.planning.measurement import Measurement
-from hpcreco.planning.prediction import Prediction, Predictor, length
+from hpcreco.planning.plan import Plan, Row
+from hpcreco.planning.prediction import Prediction
 
 HEADINGS = (
-    ("nodes", "ranks", "steps/epoch", "step", "efficiency", "lost: balance", "fixed", "network", "upkeep")
+    ("steps/epoch", "step", "efficiency", "lost: balance", "fixed", "network", "upkeep")
     + ("epoch", "run", "node hours", "memory/rank")
 )  # fmt: skip
 #: what the time of ranks is lost to, as `Prediction` names it
 LOSSES = ("balance", "fixed", "network", "upkeep")
 
 
-def introduction(predictor: Predictor, files: int) -> dict[str, str]:
+def introduction(plan: Plan, files: int) -> dict[str, str]:
     """What there is to do, by heading."""
-    planner, run, gradients = predictor.work.planner, predictor.work.run, predictor.measured.gradients
-    costs, budget = planner.costs, predictor.work.budget
+    work = plan.first.work
+    planner, run, costs, budget = work.planner, work.run, work.planner.costs, work.budget
     unit = {"files": "file(s) a rank", "events": "event(s)", "cost": "of cost"}[planner.mode]
-    ends = f"{run.iterations:,} steps" if run.iterations is not None else f"{run.epochs} epochs"
-    whole = length(run, planner.steps_in(0, 1), 0.0).whole
     return {
         "data": f"{len(costs):,} events in {files:,} files, cost {costs.min():,.0f} to {costs.max():,.0f}, "
-        f"mean {costs.mean():,.0f}; {len(predictor.work.validation):,} events validated",
+        f"mean {costs.mean():,.0f}; {len(work.validation):,} events validated",
         "steps": f"{planner.size:,.0f} {unit}, {planner.steps_in(0, 1):,} an epoch on one rank; "
         + (f"micro-batches of cost {budget:,.0f}" if budget else "one micro-batch each"),
-        "run": ends if whole else "ends by itself: the times are those of one epoch",
-        "network": f"{predictor.measured.parameters:,} parameters, {sum(gradients) / 1e6:.3g} MB of gradients in "
-        f"{len(gradients)} bucket(s)",
+        "run": _ends(run, plan),
     }
 
 
-def measured(found: Measurement) -> dict[str, str]:
-    """A measurement in words, by heading."""
-    both, memory = found.forward_backward, found.memory
-    return {
-        "measured": f"{found.machine}, {found.device}, {found.threads} thread(s), costs {found.points[0][0]:,.0f} to "
-        f"{found.points[-1][0]:,.0f}",
-        "a step": f"{both.constant:.3g} s + {both.slope * 1e6:.3g} us per unit of cost (off by "
-        f"{100 * both.deviation:.0f} %), update {found.update:.2g} s",
-        "memory": f"{memory.constant / 1e6:.0f} MB + {memory.slope / 1e3:.3g} kB per unit of cost",
-        "besides": f"start {found.start:.1f} s, checkpoint {found.save:.2g} s",
+def _ends(run: Run, plan: Plan) -> str:
+    if run.iterations is not None:
+        text = f"{run.iterations:,} steps"
+    elif run.epochs is not None:
+        text = f"{run.epochs} epochs"
+    elif plan.predict(1).total.run is None:
+        text = "ends by itself: the times are those of one epoch"
+    else:
+        text = "until its last stage is over"
+    count = len(plan.stages)
+    return text if count == 1 else f"{text}, in {count} stages"
+
+
+def measured(stages: Sequence[Measurement]) -> dict[str, str]:
+    """Measurements in words, by heading; where there are several stages, a line each."""
+    found = stages[0]
+    said = {"measured": f"{found.machine}, {found.device}, {found.threads} thread(s)"}
+    for one in stages:
+        name = f"{one.stage}: " if len(stages) > 1 else ""
+        both, memory = one.forward_backward, one.memory
+        narrow = f", {one.packing:.2g} s to lay them there" if one.packing >= 1e-4 else ""
+        said |= {
+            f"{name}network": f"{one.parameters:,} parameters train, {sum(one.gradients) / 1e6:.3g} MB of gradients in "
+            f"{len(one.gradients)} bucket(s){narrow}",
+            f"{name}step": f"{both.constant:.3g} s + {both.slope * 1e6:.3g} us per unit of cost (off by "
+            f"{100 * both.deviation:.0f} %), update {one.update:.2g} s; "
+            f"costs {one.points[0][0]:,.0f} to {one.largest:,.0f}",
+            f"{name}memory": f"{memory.constant / 1e6:.0f} MB + {memory.slope / 1e3:.3g} kB per unit of cost (off by "
+            f"{100 * memory.deviation:.0f} %)",
+        }
+    return said | {
+        "besides": f"start {found.start:.1f} s, checkpoint {max(one.save for one in stages):.2g} s"
     }
 
 
 def listed(said: dict[str, str]) -> str:
     """Headings and what stands behind them, a line each."""
-    return "\n".join(f"{heading:10s} {text}" for heading, text in said.items())
+    width = max(10, *map(len, said))
+    return "\n".join(f"{heading:{width}s} {text}" for heading, text in said.items())
 
 
-def table(rows: Iterable[Prediction], nodes: Nodes) -> str:
-    """The predictions, a line each."""
-    cells = [list(HEADINGS), *([str(cell) for cell in _cells(row, nodes)] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(HEADINGS))]
+def table(rows: Sequence[Row], nodes: Nodes) -> str:
+    """The predictions: a line for each number of ranks, and below it one for each stage where there are several."""
+    several = any(len(row.stages) > 1 for row in rows)
+    cells = [["nodes", "ranks", *(["stage"] if several else []), *HEADINGS]]
+    for row in rows:
+        for number, line in enumerate(lines(row)):
+            where = [str(nodes.count(line.ranks)), str(line.ranks)] if number == 0 else ["", ""]
+            cells.append([*where, *([line.stage] if several else []), *_cells(line, nodes)])
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)) for row in cells)
 
 
-def _cells(row: Prediction, nodes: Nodes) -> Sequence[object]:
-    count = nodes.count(row.ranks)
-    hours = "" if row.run is None else f"{count * row.run / 3600:.3g}"
+def lines(row: Row) -> tuple[Prediction, ...]:
+    """The whole run, then its stages where there are several."""
+    return (row.total, *row.stages) if len(row.stages) > 1 else (row.total,)
+
+
+def _cells(row: Prediction, nodes: Nodes) -> list[str]:
+    hours = "" if row.run is None else f"{nodes.count(row.ranks) * row.run / 3600:.3g}"
     shares = [f"{round(getattr(row, name), 2) + 0.0:.2f}" for name in ("efficiency", *LOSSES)]  # no -0.00
-    run = "" if row.run is None else duration(row.run)
-    memory = f"{row.memory / 1e9:.2f} GB"
     return [
-        count,
-        row.ranks,
-        row.steps_per_epoch,
+        f"{row.steps_per_epoch}",
         duration(row.step),
         *shares,
         duration(row.epoch),
-        run,
+        "" if row.run is None else duration(row.run),
         hours,
-        memory,
+        f"{row.memory / 1e9:.2f} GB{'*' if row.extrapolated else ''}",
     ]
 
 
@@ -90,14 +116,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def write_csv(rows: Sequence[Prediction], nodes: Nodes, notes: Iterable[str], path: Path) -> None:
+def write_csv(rows: Sequence[Row], nodes: Nodes, notes: Iterable[str], path: Path) -> None:
     """All numbers in SI units; what they assume stands in front as comments."""
     from hpcreco import shards
 
     with shards.atomic(path) as temporary, open(temporary, "w", newline="") as stream:
         stream.writelines(f"# {note}\n" for note in notes)
         values: list[dict[str, Any]] = [
-            {"nodes": nodes.count(row.ranks), "efficiency": row.efficiency, **asdict(row)} for row in rows
+            {"nodes": nodes.count(line.ranks), "efficiency": line.efficiency, **asdict(line)}
+            for row in rows
+            for line in lines(row)
         ]
         writer = csv.DictWriter(stream, list(values[0]), lineterminator="\n")
         writer.writeheader()

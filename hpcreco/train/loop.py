@@ -10,7 +10,7 @@ from typing import Any
 from hpcreco.data.plan import Step
 from hpcreco.parallel.timeline import OFF, Timeline
 from hpcreco.parallel.watchdog import Watchdog
-from hpcreco.train import checkpoint, epoch
+from hpcreco.train import checkpoint, epoch, start
 from hpcreco.train.progress import StepReport
 from hpcreco.train.session import Session
 from hpcreco.train.state import Clock, TrainState, select_trainable, set_modes
@@ -166,7 +166,7 @@ class Loop:
         progress.ended = ended
         cadence = session.run.save
         if stage_over and not ended:
-            self._enter_next_stage()
+            start.enter_next_stage(session, self.state)
         due = {
             "epochs": progress.epoch % max(1, int(cadence.every)) == 0,
             "steps": progress.step % max(1, int(cadence.every)) == 0,
@@ -189,16 +189,6 @@ class Loop:
         by_epochs = stage.epochs is not None and progress.stage_epoch >= stage.epochs
         by_steps = stage.steps is not None and progress.stage_step >= stage.steps
         return by_epochs or by_steps or (stage.until is not None and stage.until(row))
-
-    def _enter_next_stage(self) -> None:
-        session, progress = self.session, self.state.progress
-        progress.begin_stage()
-        stage = session.stages[progress.stage]
-        select_trainable(self.state.model, stage)
-        if not stage.keep_optimizer:
-            pace = session.pace(progress.stage)
-            self.state.optimization = session.task.optimization(session.run, self.state.model, stage, pace)
-        LOG.info("stage %s begins", stage.name)
 
     def _validation_due(self, last: bool) -> bool:
         run = self.session.run

@@ -210,6 +210,17 @@ def new_state(session: Session, model: nn.Module, progress: Progress) -> TrainSt
     )
 
 
+def enter_next_stage(session: Session, state: TrainState) -> None:
+    """Leave the stage that is over: other parameters train, by an optimizer of their own unless it is kept."""
+    state.progress.begin_stage()
+    number = state.progress.stage
+    stage = session.stages[number]
+    select_trainable(state.model, stage)
+    if not stage.keep_optimizer:
+        state.optimization = session.task.optimization(session.run, state.model, stage, session.pace(number))
+    LOG.info("stage %s begins", stage.name)
+
+
 def _reopen_if_longer(progress: Progress, run: Run) -> None:
     """A finished run goes on when the config now asks for more epochs or iterations."""
     more_epochs = run.epochs is not None and progress.epoch < run.epochs

@@ -110,10 +110,7 @@ class Stepper:
         self._optimization.optimizer.zero_grad(set_to_none=True)
         generator = seed_step(self._run.seed, self._number, step, self._parallel.rank)
         context = Context(self._stage.name, step, True, generator)
-        if len(batches) == 1:
-            sums, control = self._whole(batches[0], context, flags)
-        else:
-            sums, control = self._accumulated(batches, context, flags)
+        sums, control = self._differentiate(batches, context, flags)
         with self._timeline.span("wait for sums"):
             self._gradients.finish()
             if not self._run.parallel.sync_batch_norm:
@@ -157,47 +154,43 @@ class Stepper:
         sums.add({"events": batch.n_events, "cost": batch.cost})
         return outcome
 
-    def _whole(self, batch: Batch, context: Context, flags: Control) -> tuple[Sums, Control]:
-        """The common case: with one micro-batch the global weights are known before backward."""
-        sums = Sums()
-        outcome = self._forward(batch, context, sums)
-        control = self._agree(sums, flags)
-        loss: Tensor | float = 0.0
-        for name, term in outcome.terms.items():
-            scale = _scale(sums, name)
-            if scale and term.sum.requires_grad:
-                loss = loss + term.sum * scale
-        if isinstance(loss, Tensor):
-            self._gradients.begin()
-            with self._timeline.span(BACKWARD):
-                loss.backward()
-        return sums, control
-
-    def _accumulated(
+    def _differentiate(
         self, batches: Sequence[Batch], context: Context, flags: Control
     ) -> tuple[Sums, Control]:
-        """Several micro-batches: each term's gradient is accumulated by itself and scaled once its weight is known.
+        """Forward and backward of all micro-batches; the last backward sends the gradients of all as they come.
 
-        That is after the last backward, so here the sums over ranks are not hidden behind it.
+        Global weights are known once every rank has seen its last micro-batch, so the last loss is scaled before its
+        backward; what earlier ones gave is kept term by term until then.
         """
         sums = Sums()
-        gradients: dict[str, list[Tensor | None]] = {}
-        for batch in batches:
-            outcome = self._forward(batch, context, sums)
-            terms = [(name, term) for name, term in outcome.terms.items() if term.sum.requires_grad]
-            for number, (name, term) in enumerate(terms):
-                keep = number + 1 < len(terms)
-                with self._timeline.span(BACKWARD):
-                    new = torch.autograd.grad(term.sum, self._trainable, retain_graph=keep, allow_unused=True)
-                old = gradients.setdefault(name, [None] * len(self._trainable))
-                gradients[name] = [_plus(a, b) for a, b in zip(old, new, strict=True)]
+        *earlier, last = batches
+        kept: dict[str, list[Tensor | None]] = {}
+        for batch in earlier:
+            self._accumulate(self._forward(batch, context, sums), kept)
+        outcome = self._forward(last, context, sums)
         control = self._agree(sums, flags)
-        for name, parts in gradients.items():
+        for name, gradients in kept.items():
             scale = _scale(sums, name)
-            for parameter, part in zip(self._trainable, parts, strict=True):
-                if part is not None:
-                    parameter.grad = _plus(parameter.grad, part * scale)
+            for parameter, gradient in zip(self._trainable, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = _plus(parameter.grad, gradient * scale)
+        scales = {name: _scale(sums, name) for name, term in outcome.terms.items() if term.sum.requires_grad}
+        losses = [outcome.terms[name].sum * scale for name, scale in scales.items() if scale]
+        if losses:
+            self._gradients.begin()
+            with self._timeline.span(BACKWARD):
+                sum(losses[1:], losses[0]).backward()
         return sums, control
+
+    def _accumulate(self, outcome: Outcome, kept: dict[str, list[Tensor | None]]) -> None:
+        """Add the gradients of each term, which is not scaled yet, to those that are `kept` of it."""
+        terms = [(name, term) for name, term in outcome.terms.items() if term.sum.requires_grad]
+        for number, (name, term) in enumerate(terms):
+            keep = number + 1 < len(terms)
+            with self._timeline.span(BACKWARD):
+                new = torch.autograd.grad(term.sum, self._trainable, retain_graph=keep, allow_unused=True)
+            old = kept.get(name, [None] * len(self._trainable))
+            kept[name] = [_plus(a, b) for a, b in zip(old, new, strict=True)]
 
     def _agree(self, sums: Sums, flags: Control) -> Control:
         with self._timeline.span("sum terms and metrics"):

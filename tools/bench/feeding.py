@@ -104,7 +104,7 @@ def shared_out(case: Case, costs: np.ndarray, epoch: int) -> Found:
     if case.sampler == "DistributedSampler":
         steps = list(torch_steps(case, epoch))
         loads = np.array([[costs[events].sum() for events in ranks] for ranks in steps])
-        found = balance.Balance(loads, np.zeros_like(loads, int), np.ones(len(steps), int))
+        found = balance.Balance(loads, np.zeros_like(loads, int), np.ones(len(steps), int), last=loads)
         return Found(found.overall, within([np.log(costs[np.concatenate(ranks)]) for ranks in steps]))
     part = case.per_rank * float(costs.mean())
     mode, size = ("events", per_step) if case.sampler == "event_batch" else ("cost", case.ranks * part)

@@ -4,14 +4,17 @@
     python tools/bench/training.py --out bench
 
 Simulates and tiles a few cosmic events in a temporary folder; the full network of ghost3d_cpu then trains on them,
-peers taking turns step by step within one process (training_peers.py), each rank with one thread:
+peers taking turns step by step within one run (training_peers.py, training_ranks.py), each rank with one thread:
 
 - the trainer and a bare loop (forward, loss, backward, clipping, update), both on batches in memory: CPU time
 - rank 0 alone, both ranks, and both without overlap, on the same steps of two events: wall time
+- both ranks with `parallel.compression` fp16 and bf16 (with Horovod where it is built, and with torch.distributed over
+  gloo): bytes that a rank hands over, wall time of steps, and of the sums of gradients alone
 - a checkpoint written at once, and one written beside the training: time for which training stands still
 - `hpcreco --help` and `import torch`: wall time
 
-Writes training.csv (seconds of every peer in every round), training.png and training.figures.csv.
+Writes training.csv (seconds of every peer in every round, or bytes where it says so), training.png and
+training.figures.csv.
 """
 
 from __future__ import annotations
@@ -30,8 +33,16 @@ import cosmics
 import numpy as np
 from figures import Figure, summary, write
 
-PEERS = Path(__file__).parent / "training_peers.py"
+from hpcreco.parallel import horovod_works
+
+HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+#: backends to compress gradients with, and how
+BACKENDS = {"horovod": ("fp16",), "ddp": ("fp16", "bf16")}
+
+#: panels side by side
+COLUMNS = 5
 
 Seconds = dict[str, list[float]]
 
@@ -53,9 +64,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cosmics.prepare(folder, args.events)
-        seconds = peers([], "loop", folder, args.rounds + 2)
-        mpiexec = Path(sys.executable).parent / "mpiexec"
-        seconds |= peers([str(mpiexec), "-n", "2"], "ranks", folder, args.rounds + 1)
+        seconds = peers(["training_peers.py", folder], args.rounds + 2)
+        seconds |= peers(["training_ranks.py", "sharing", folder], args.rounds + 1, ranks=2)
+        for backend in BACKENDS if horovod_works() else ("ddp",):
+            words = ["training_ranks.py", "compression", folder, "--backend", backend]
+            seconds |= peers(words, max(3, args.rounds - 2), ranks=2)
     seconds |= start_up(args.rounds + 1)
     save(seconds, args.out / "training.csv")
     claims = figures(seconds)
@@ -64,9 +77,11 @@ def main() -> int:
     return 0
 
 
-def peers(launcher: list[str], what: str, folder: Path, rounds: int) -> Seconds:
-    """Seconds of the peers in training_peers.py, by name."""
-    command = [*launcher, sys.executable, str(PEERS), what, str(folder), "--rounds", str(rounds)]
+def peers(words: list[str | Path], rounds: int, ranks: int = 1) -> Seconds:
+    """Seconds of the peers in a script of this folder, by name."""
+    script, *more = map(str, words)
+    launcher = [] if ranks == 1 else [str(Path(sys.executable).parent / "mpiexec"), "-n", str(ranks)]
+    command = [*launcher, sys.executable, str(HERE / script), *more, "--rounds", str(rounds)]
     done = subprocess.run(command, check=True, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
     found: Seconds = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -100,6 +115,17 @@ def figures(seconds: Seconds) -> list[Figure]:
             "lower",
         ),
         Figure("--help / import torch", ratio("--help", "import torch"), "lower", 0.10),
+        *[
+            Figure(
+                f"gradients in {kind} / float32, {backend}, 2 ranks: {what}",
+                ratio(f"{backend}, {kind}: {what}", f"{backend}, none: {what}"),
+                "lower",
+            )
+            for backend, kinds in BACKENDS.items()
+            for kind in kinds
+            for what in ("bytes", "steps", "sums alone")
+            if f"{backend}, {kind}: {what}" in seconds
+        ],
     ]
 
 
@@ -119,8 +145,11 @@ def plot(claims: list[Figure], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, len(claims), figsize=(3 * len(claims), 3), layout="constrained")
-    for panel, claim in zip(panels, claims, strict=True):
+    rows = -(-len(claims) // COLUMNS)
+    figure, panels = plt.subplots(rows, COLUMNS, figsize=(2.6 * COLUMNS, 2.8 * rows), layout="constrained")
+    for panel in panels.flat[len(claims) :]:
+        panel.axis("off")
+    for panel, claim in zip(panels.flat, claims, strict=False):
         panel.plot(np.linspace(-1, 1, len(claim.values)), claim.values, "o", alpha=0.6)
         panel.axhline(summary(claim).median, color="k", linewidth=1, label="median")
         if claim.bar is not None:

@@ -1,8 +1,7 @@
 #!/usr/bin/env python
-"""Training steps of peers that take turns within one process; started by training.py, prints seconds as JSON.
+"""The trainer, a bare loop and checkpoints by turns within one process; started by training.py, prints seconds as JSON.
 
-    python tools/bench/training_peers.py loop FOLDER --rounds 5                   # trainer, bare loop, checkpoints
-    mpiexec -n 2 python tools/bench/training_peers.py ranks FOLDER --rounds 4     # one rank, two ranks, without overlap
+    python tools/bench/training_peers.py FOLDER --rounds 5
 
 A round is one pass over the events in FOLDER/xy, read before the clock starts. The first round warms up.
 """
@@ -16,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,14 @@ from typing import Any
 import cosmics
 import torch
 
-from hpcreco import config, experiment, parallel, world
+from hpcreco import config, experiment, parallel
 from hpcreco.data.batch import Batch
 from hpcreco.parallel.serial import Serial
 from hpcreco.parallel.watchdog import Watchdog
 from hpcreco.train import checkpoint, start
 from hpcreco.train.loop import Loop
 from hpcreco.train.session import Session, open_part
-from hpcreco.train.state import Progress, TrainState, select_trainable
-from hpcreco.train.step import Control, Stepper
+from hpcreco.train.state import Progress, TrainState
 from hpcreco.train.stop import Stop
 from hpcreco.train.writer import CheckpointWriter
 
@@ -42,13 +40,10 @@ Seconds = dict[str, list[float]]
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["loop", "ranks"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=4)
     args = parser.parse_args()
-    seconds = loop(args.folder, args.rounds) if args.what == "loop" else two_ranks(args.folder, args.rounds)
-    if seconds is not None:
-        print(json.dumps(seconds))
+    print(json.dumps(loop(args.folder, args.rounds)))
     return 0
 
 
@@ -61,9 +56,6 @@ def open_session(folder: Path, ranks: parallel.Parallel, **changes: object) -> S
     run = found.load("normalise")(raw, False)
     task = found.task_of(run)
     return Session(run, found, task, ranks, open_part(found, task, run, ranks, "train"), None)
-
-
-# ---------------------------------------------------------------------------------------------- one rank
 
 
 @dataclass(frozen=True)
@@ -160,60 +152,6 @@ def saving(session: Session, state: TrainState, rounds: int) -> Seconds:
         seconds["asynchronous"].append(ended - turn)
     writer.close()
     return seconds
-
-
-# ---------------------------------------------------------------------------------------------- two ranks
-
-
-def two_ranks(folder: Path, rounds: int) -> Seconds | None:
-    """Wall seconds per round of the same steps: by rank 0 alone, shared with overlap, and shared without."""
-    ranks = parallel.open(None, world.detect(), output_dir=folder)
-    torch.set_num_threads(1)
-    together = open_session(folder, ranks, data__event_batch=2)
-    flat_run = together.run.model_copy(
-        update={"parallel": together.run.parallel.model_copy(update={"overlap": False})}
-    )
-    sessions = {"overlapped": together, "flat": replace(together, run=flat_run)}
-    if ranks.rank == 0:
-        sessions = {"one rank": replace(together, parallel=Serial(ranks.device)), **sessions}
-    steppers = {name: stepper(session) for name, session in sessions.items()}
-    count = together.planner(0).steps_in(0, ranks.size)
-    with together.feed(Progress()) as reading:
-        mine = [batches for _, batches in islice(reading, count)]
-    alone = []
-    if ranks.rank == 0:
-        with sessions["one rank"].feed(Progress()) as reading:
-            alone = [batches for _, batches in islice(reading, count)]
-    seconds: Seconds = {"one rank": [], "overlapped": [], "flat": []}
-    for _ in range(rounds):
-        spent = dict.fromkeys(seconds, 0.0)
-        for step in range(count):
-            for name in turns(step):
-                ranks.barrier()
-                began = time.perf_counter()
-                if name in steppers:
-                    batches = alone[step] if name == "one rank" else mine[step]
-                    steppers[name].take(batches, step, Control())
-                took = ranks.gather_object(time.perf_counter() - began)
-                spent[name] += max(took or [0.0])
-        for name, value in spent.items():
-            seconds[name].append(value)
-    ranks.close()
-    return {name: values[1:] for name, values in seconds.items()} if ranks.rank == 0 else None
-
-
-def turns(step: int) -> tuple[str, ...]:
-    """Who comes first changes."""
-    return ("one rank", "overlapped", "flat") if step % 2 else ("flat", "overlapped", "one rank")
-
-
-def stepper(session: Session) -> Stepper:
-    """What takes the steps of a session."""
-    stage = session.stages[0]
-    model = session.new_model()
-    select_trainable(model, stage)
-    optimization = session.task.optimization(session.run, model, stage, session.pace(0))
-    return Stepper(session.task, session.run, model, optimization, stage, 0, session.parallel)
 
 
 if __name__ == "__main__":

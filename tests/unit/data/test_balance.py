@@ -29,6 +29,7 @@ def test_loads_events_and_passes_are_those_of_the_shares(mode, size, ranks, budg
             assert sum(len(refs) for refs, _ in mine.micro_batches) == found.events[number, rank]
             costs = [cost for _, batch in mine.micro_batches for cost in batch]
             assert sum(costs) == pytest.approx(found.loads[number, rank])
+            assert sum(mine.micro_batches[-1][1]) == pytest.approx(found.last[number, rank])
             assert mine.efficiency == pytest.approx(found.efficiency[number])
 
 
@@ -43,7 +44,8 @@ def test_so_many_steps_go_on_into_the_next_epoch():
 
 
 def test_long_steps_count_more_in_the_overall_efficiency_than_in_the_mean():
-    found = Balance(np.array([[1.0, 3.0], [100.0, 100.0]]), np.ones((2, 2), int), np.ones(2, int))
+    loads = np.array([[1.0, 3.0], [100.0, 100.0]])
+    found = Balance(loads, np.ones((2, 2), int), np.ones(2, int), loads)
     np.testing.assert_allclose(found.efficiency, [2 / 3, 1.0])
     assert found.overall == pytest.approx(102 / 103)
     assert found.quantiles([0.0, 1.0]) == {0.0: pytest.approx(2 / 3), 1.0: 1.0}

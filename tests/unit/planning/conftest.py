@@ -17,6 +17,7 @@ from hpcreco.planning.prediction import Predictor, Work
 
 #: nothing but work that is proportional to its cost
 PURE = Measurement(
+    stage="main",
     config="toy",
     machine="here",
     device="cpu",
@@ -31,6 +32,7 @@ PURE = Measurement(
     start=0.0,
     parameters=1000,
     gradients=(0.0,),
+    packing=0.0,
     points=((1.0, 1e-3, 1e8), (10.0, 1e-2, 1e8)),
     network=Network(0.0, 1e9),
 )

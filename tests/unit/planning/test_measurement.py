@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,11 +31,14 @@ def test_one_cost_gives_a_rate_alone():
 
 def test_what_is_written_is_read(pure, tmp_path):
     path = tmp_path / "deep" / "measured.json"
-    measurement.write(pure, path)
-    assert measurement.read(path) == pure
+    stages = (replace(pure, stage="first"), pure)
+    measurement.write(stages, path)
+    assert measurement.read(path, ["first", "main"]) == stages
+    with pytest.raises(MeasurementError, match="of the stages first, main, the config has main"):
+        measurement.read(path, ["main"])
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "hpcreco/measurement", "version": 1}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "hpcreco/measurement", "version": 2}'])
 def test_another_file_is_refused_with_its_name(text, tmp_path):
     path = tmp_path / "other.json"
     path.write_text(text)

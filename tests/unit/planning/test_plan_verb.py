@@ -12,6 +12,7 @@ from toy_two_tables import write_shard
 
 from hpcreco import attempts, cli
 from hpcreco.planning import advice, history, sites
+from hpcreco.planning.plan import Plan
 from hpcreco.slurm.scripts import SubmitError, shipped_jobs
 
 
@@ -49,8 +50,15 @@ def test_a_plan_from_nothing(config, tmp_path, capsys):
     text = (tmp_path / "plan.csv").read_text()
     assert "recursive halving" in text
     rows = list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
-    assert [int(row["ranks"]) for row in rows] == [1, 2, 4, 8, 16]
+    assert [(row["ranks"], row["stage"]) for row in rows[:3]] == [
+        ("1", s) for s in ("all", "first", "second")
+    ]
+    assert [int(row["ranks"]) for row in rows[::3]] == [1, 2, 4, 8, 16]
     assert float(rows[0]["efficiency"]) == 1
+    # 3 steps an epoch; the first stage takes 5 steps in two of four epochs
+    assert [int(row["steps"]) for row in rows[:3]] == [11, 5, 6]
+    spent = [float(row["spent"]) for row in rows[:3]]
+    assert spent[0] == pytest.approx(spent[1] + spent[2], rel=1e-4)
     assert not (tmp_path / "run").exists()
     capsys.readouterr()
     assert plan(config, "--measured", "m.json", "-N", 2, "--ranks-per-node", 3) == 0
@@ -60,9 +68,17 @@ def test_a_plan_from_nothing(config, tmp_path, capsys):
 def test_measuring_alone(config, tmp_path, capsys):
     assert plan(config, "--seconds", 1, "--measure", "-o", "m.json") == 0
     assert "per unit of cost" in capsys.readouterr().out
-    kept = json.loads((tmp_path / "m.json").read_text())
-    assert kept["gradients"]
-    assert kept["memory"]["constant"] > 1e6
+    first, second = json.loads((tmp_path / "m.json").read_text())["stages"]
+    assert (first["stage"], second["stage"]) == ("first", "second")
+    assert (
+        second["parameters"] - first["parameters"] == 10
+    )  # the links' head trains in the second stage alone
+    assert sum(second["gradients"]) - sum(first["gradients"]) == 40
+    assert (first["start"] > 0) > (second["start"] > 0)
+    assert first["memory"]["constant"] > 1e6
+    capsys.readouterr()
+    assert plan(config, "--measured", "m.json", "--set", "settings.stages=1") == 2
+    assert "is of the stages first, second, the config has main" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -87,7 +103,7 @@ def test_data_that_are_not_there(config, capsys):
 
 
 def test_the_rate_of_a_run_scales_the_prediction(predictor, tmp_path):
-    made = predictor([10.0] * 8, "events", 4)
+    made = Plan((predictor([10.0] * 8, "events", 4),))
     assert history.evidence(tmp_path, made) is None
     record = attempts.Record(tmp_path / "attempts.csv", 2, {})
     record.start(0, "")
@@ -99,7 +115,7 @@ def test_the_rate_of_a_run_scales_the_prediction(predictor, tmp_path):
     found = history.evidence(tmp_path, made)
     assert (found.ranks, found.measured) == (2, pytest.approx(0.05))
     assert found.factor == pytest.approx(0.05 / 0.02)
-    assert history.evidence(tmp_path, predictor([10.0] * 8, "events", 2)) is None  # other steps
+    assert history.evidence(tmp_path, Plan((predictor([10.0] * 8, "events", 2),))) is None  # other steps
 
 
 def test_the_most_ranks_that_are_efficient_and_fit(predictor):
@@ -111,13 +127,13 @@ def test_the_most_ranks_that_are_efficient_and_fit(predictor):
 
 
 def test_memory_that_is_not_there_names_the_key(predictor):
-    made = predictor([1e7, 10.0], "events", 2)
+    made, small = (Plan((predictor(costs, "events", len(costs)),)) for costs in ([1e7, 10.0], [1.0]))
     site = sites.read("cori", shipped_jobs())
     said = " ".join(advice.warnings(made, [made.predict(1)], advice.Nodes(site, 2)))
     assert "micro_cost" in said
     assert "micro_cost" not in " ".join(
         advice.warnings(
-            predictor([1.0], "events", 1),
+            small,
             [made.predict(1)],
             advice.Nodes(sites.read("local", shipped_jobs()), 1),
         )

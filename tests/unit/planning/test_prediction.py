@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpcreco.config import Cadence
 from hpcreco.planning import prediction
 from hpcreco.planning.measurement import Line
 from hpcreco.planning.network import Network
@@ -70,7 +69,7 @@ def test_a_loss_appears_under_its_name_alone(predictor):
     assert losses(uneven) == rest | {"balance": pytest.approx(0.5)}
 
 
-def test_gradients_hide_behind_backward_but_not_with_several_micro_batches(predictor):
+def test_gradients_hide_behind_the_last_backward(predictor):
     costs = np.full(32, 10.0)
     network = {"gradients": (1e6,) * 4, "network": Network(0.0, 1e9)}
     bare = predictor(costs, "events", 8, overlap=False, **network).predict(4)
@@ -78,7 +77,10 @@ def test_gradients_hide_behind_backward_but_not_with_several_micro_batches(predi
     assert hidden.step == pytest.approx(bare.step - 0.75 * 4 * 2e-3 * 0.75)
     several = predictor(costs, "events", 8, budget=10.0, **network).predict(4)
     assert several.passes == 2
-    assert several.step == pytest.approx(bare.step)
+    assert several.step == pytest.approx(bare.step - 3 * 1.5e-3)  # 6 ms of backward, the last bucket after it
+    work = predictor(costs, "events", 8, packing=2e-3, **network)
+    assert work.predict(4).step == pytest.approx(hidden.step + 2e-3)
+    assert work.predict(1).step == pytest.approx(0.08)  # a rank alone packs nothing
 
 
 def test_a_file_a_rank_makes_fewer_and_larger_steps(predictor):
@@ -115,21 +117,11 @@ def test_memory_is_that_of_the_largest_micro_batch_and_what_is_read_ahead(predic
     assert alone.memory == pytest.approx(1e8 + 1e4 * 40 + ahead * 100)
 
 
-@pytest.mark.parametrize(
-    ("keys", "expected"),
-    [
-        ({"epochs": 3}, (24, 3, 3, True)),
-        ({"epochs": 3, "validate_every": Cadence(every=2)}, (24, 2, 3, True)),
-        ({"epochs": 5, "save": Cadence(every=2)}, (40, 5, 2, True)),
-        ({"epochs": None, "iterations": 20, "save": Cadence(every=5, unit="steps")}, (20, 3, 4, True)),
-        ({"epochs": 3, "save": Cadence(every=6, unit="seconds")}, (24, 3, 8, True)),
-        ({"epochs": None}, (8, 1, 1, False)),
-    ],
-)
-def test_length_of_a_run(predictor, keys, expected):
-    run = predictor([1.0], keys=keys).work.run
-    n = prediction.length(run, 8, step=2.0)
-    assert (n.steps, n.validations, n.saves, n.whole) == expected
+def test_larger_batches_than_were_measured_are_said_to_be_extrapolated(predictor):
+    made = predictor([10.0, 20.0, 30.0, 40.0], "events", 4)  # measured up to a cost of 10
+    assert [made.predict(ranks).beyond for ranks in (1, 4)] == [pytest.approx(10), pytest.approx(4)]
+    assert made.predict(4).extrapolated
+    assert not predictor([10.0] * 4, "events", 1).predict(1).extrapolated
 
 
 def test_validation_events_are_those_that_training_looks_at(predictor):
