@@ -83,9 +83,10 @@ class Parallel(Strict):
     """How ranks work together.
 
     timeout: seconds without progress after which the watchdog ends the job. bucket_mb: gradients are summed over ranks
-    in pieces of so many MB; overlap: while backward still computes the next ones. compression: gradients travel as
-    float32 (none) or as 16 bits each (fp16: 11 bits of precision; bf16: 8, not with Horovod).
-    sync_batch_norm: batch statistics are those of all ranks.
+    in pieces of so many MB; overlap: while the last backward of a step still computes the next ones. compression:
+    gradients travel as float32 (none) or as 16 bits each (fp16: 11 bits of precision; bf16: 8, not with Horovod). That
+    halves the bytes but costs work on both sides: it pays on slow networks, and costs time between ranks that share
+    memory. sync_batch_norm: batch statistics are those of all ranks.
     """
 
     timeout: float = Field(default=1800.0, gt=0)

@@ -34,6 +34,8 @@ examples:
   hpcreco plan ghost3d.yaml -N 1 2 5 10 --site perlmutter-cpu --csv plan.csv --plot plan.png
   mpiexec -n 2 hpcreco plan ghost3d_tiny               # measures the network between these ranks as well
 
+  mpiexec -n 2 hpcreco plan ghost3d_tiny --set parallel.compression=fp16 --bandwidth 0.1   # is it worth it here?
+
 The machine that counts is the one that will train. Measure there, once, in a short job; plan anywhere:
   srun -N 2 hpcreco plan ghost3d.yaml --measure -o measured.json
   hpcreco plan ghost3d.yaml --measured measured.json --site perlmutter

@@ -31,9 +31,11 @@ examples:
 keys of `parallel:` (the same for every experiment), with their defaults:
   timeout: 1800          seconds without progress after which the job is ended
   bucket_mb: 1           gradients are summed over ranks in pieces of so many MB, in one order on all ranks
-  overlap: true          each piece while backward still computes the next; false: all of them after it
+  overlap: true          each piece while (the last) backward still computes the next; false: all of them after it
   compression: none      fp16 or bf16 send 16 bits of each gradient instead of 32, with 11 or 8 bits of precision (bf16
-                         needs --backend ddp); ranks stay equal, but no longer compute what one rank does
+                         needs --backend ddp); ranks stay equal, but no longer compute what one rank does. For slow
+                         networks: between ranks of one node sums in fp16 take longer than in float32 (twice as
+                         long over gloo). hpcreco plan --set parallel.compression=fp16 weighs one against the other
   sync_batch_norm: false batch statistics of all ranks' rows, instead of each rank's own
 """
 
