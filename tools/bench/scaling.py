@@ -129,7 +129,8 @@ def measure(folder: Path, ranks: int, seconds: float) -> Measurement:
     path = folder / f"measured{ranks}.json"
     words = ["--measure", "-o", str(path), f"--seconds={seconds}"]
     hpcreco(ranks, "plan", "protodune/ghost3d_cpu", *overrides(folder), *words)
-    return measurement.read(path)
+    (stage,) = measurement.read(path)
+    return stage
 
 
 def compare(folder: Path, ranks: int, args: argparse.Namespace) -> Iterator[float]:
