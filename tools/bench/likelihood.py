@@ -28,7 +28,8 @@ import torch
 from figures import Figure, timed
 
 from hpcreco.experiments.icecube import hypothesis, light
-from hpcreco.experiments.icecube.detector import Detector, named
+from hpcreco.experiments.icecube.arrays import named
+from hpcreco.experiments.icecube.detector import Detector
 from hpcreco.experiments.icecube.likelihood import Likelihood
 from hpcreco.experiments.icecube.reconstruct.rows import take
 from hpcreco.experiments.icecube.settings import LossTerm
