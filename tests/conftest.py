@@ -10,6 +10,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -161,6 +163,17 @@ def public_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs public detector data: HPCRECO_PUBLIC_DATA={named} is not a folder")
     return folder
+
+
+@pytest.fixture
+def triton_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose Triton compiles. Its functions and our kernels stay what they were when first imported, so
+    other tests of this process must find them made for the interpreter.
+    """
+    if find_spec("triton"):
+        import_module("hpcreco.sparse.gpu.launch")
+        import_module("hpcreco.nn.gpu_rows")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def test_a_path_is_forced(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.choose(CPU) == path
 
 
-def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_had_is_refused(triton_compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(paths.VARIABLE, "cuda")
     with pytest.raises(sparse.SparseError, match="'cuda' is not one of auto, numba, triton, torch"):
         paths.choose(CPU)
@@ -75,7 +75,6 @@ def test_what_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(sparse.SparseError, match="numba works on CPU tensors only"):
         paths.choose(GPU)
     monkeypatch.setenv(paths.VARIABLE, "triton")
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(sparse.SparseError, match="triton"):
         paths.choose(CPU)
     monkeypatch.setattr(paths, "find_spec", lambda name: None)
@@ -90,8 +89,7 @@ def test_an_old_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert paths.triton_problem(GPU) == expected
 
 
-def test_old_gpus_use_torch_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+def test_old_gpus_use_torch_operations(triton_compiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "find_spec", lambda name: True)
     monkeypatch.setattr(torch.version, "cuda", "12.6")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))

@@ -70,10 +70,9 @@ def test_a_gpu_is_compared_by_both_paths_and_each_is_forced_alone(check, monkeyp
     assert torch.backends.cuda.matmul.allow_tf32 == before
 
 
-def test_a_path_that_cannot_be_had_is_told(check, monkeypatch):
+def test_a_path_that_cannot_be_had_is_told(check, triton_compiles, monkeypatch):
     monkeypatch.setattr(check.sparse, "BACKENDS", {"native": check.sparse.BACKENDS["native"]})
     monkeypatch.setattr(check, "candidates", lambda device: [("native", "triton")])
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
     (told,) = check.convolutions(torch.device("cpu"), 50, 0)
     assert told.name == "native, triton: not compared"
     assert "it compiles for GPUs only" in told.note
