@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -122,9 +123,11 @@ def measure(name: str, folder: Path, rounds: int) -> Costs:
     subprocess.run(  # compilers take memory: they run in a process of their own
         [*command, "native"], input="\n".join(REGIMES[name].tasks), text=True, check=True, capture_output=True
     )
+    # MinkowskiEngine shares out some of its work by this alone
+    environment = os.environ | {"OMP_NUM_THREADS": str(REGIMES[name].threads)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     workers = {
-        peer: subprocess.Popen([*command, peer], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for peer in PEERS
+        peer: subprocess.Popen([*command, peer], **pipes, text=True, env=environment) for peer in PEERS
     }
     costs: Costs = {}
     try:
