@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 EXIT_STOPPED = 75
@@ -31,7 +31,8 @@ class StopSignals:
         self.received: str | None = None
         self._interruptible = False
         self._lost = False  # it was raised where nobody can catch it
-        self._in_hook = False  # where nobody could catch it either
+        self._hook: CodeType | None = None  # where nobody could catch it either
+        self._insisting: list[threading.Thread] = []
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -53,13 +54,11 @@ class StopSignals:
 
         def swallowed(what: Any) -> None:
             if isinstance(what.exc_value, Stopped):
-                self._in_hook = True
                 self._repeat()
-                self._in_hook = False
             else:
                 previous(what)
 
-        sys.unraisablehook = swallowed
+        sys.unraisablehook, self._hook = swallowed, swallowed.__code__
         try:
             self._interruptible = True
             if self.received:  # it came after the last look at it
@@ -69,13 +68,20 @@ class StopSignals:
         finally:
             self._interruptible = self._lost = False
             sys.unraisablehook = previous
+            while self._insisting:
+                self._insisting.pop().join()  # no signal comes when nobody listens any more
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number).name
-        if self._interruptible and not self._in_hook:
+        if self._interruptible and not self._within_hook(frame):
             # a second signal must not interrupt the clean-up after the first
             self._interruptible = self._lost = False
             raise Stopped(f"stopped by {self.received}")
+
+    def _within_hook(self, frame: FrameType | None) -> bool:
+        while frame is not None and frame.f_code is not self._hook:
+            frame = frame.f_back
+        return frame is not None
 
     def _repeat(self) -> None:
         """The signal once more: nobody can catch what was raised in a weak reference's callback, of which h5py has
@@ -85,8 +91,10 @@ class StopSignals:
         main, number = threading.main_thread().ident or 0, signal.Signals[str(self.received)]
 
         def insist() -> None:
+            time.sleep(_SOON)
             while self._lost:
-                time.sleep(_SOON)
                 signal.pthread_kill(main, number)
+                time.sleep(_SOON)
 
-        threading.Thread(target=insist, daemon=True).start()
+        self._insisting.append(threading.Thread(target=insist, daemon=True))
+        self._insisting[-1].start()
