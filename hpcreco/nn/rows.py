@@ -12,8 +12,9 @@ import torch
 from numba import prange
 from torch import Tensor
 
+from hpcreco.compiling import compiled
 from hpcreco.sparse import epilogue
-from hpcreco.sparse.jit import array, compiled, launch, workers
+from hpcreco.sparse.jit import array, launch, workers
 
 BLOCK = 512
 SMALL = 30_000

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.sparse.jit import part
+from hpcreco.compiling import inner
 
 NOTHING, ACTIVATE, MOMENTS, GRADIENT_MOMENTS, GRADIENT = range(5)
 """What is done; the last by itself only, since it needs sums over all rows."""
 
 
-@part()
+@inner
 def copy(y, x, first, last):
     """Rows first:last of y from those of x."""
     for row in range(first, last):
@@ -24,7 +24,7 @@ def copy(y, x, first, last):
             y[row, c] = x[row, c]
 
 
-@part()
+@inner
 def activate(y, scale, shift, leak, first, last):
     """Rows first:last of y, in place."""
     for row in range(first, last):
@@ -33,7 +33,7 @@ def activate(y, scale, shift, leak, first, last):
             y[row, c] = v if v > 0 else v * leak
 
 
-@part()
+@inner
 def activate_into(y, x, scale, shift, leak, first, last):
     """Rows first:last of y from those of x, another matrix."""
     for row in range(first, last):
@@ -42,7 +42,7 @@ def activate_into(y, x, scale, shift, leak, first, last):
             y[row, c] = v if v > 0 else v * leak
 
 
-@part()
+@inner
 def add_moments(total, x, first, last):
     """Adds to total (2, C) float64."""
     for row in range(first, last):
@@ -52,7 +52,7 @@ def add_moments(total, x, first, last):
             total[1, c] += v * v
 
 
-@part()
+@inner
 def add_gradient_moments(total, grad, x, scale, shift, leak, first, last):
     """Adds to total (2, C) float64."""
     for row in range(first, last):
@@ -64,7 +64,7 @@ def add_gradient_moments(total, grad, x, scale, shift, leak, first, last):
             total[1, c] += g * v
 
 
-@part()
+@inner
 def gradient(grad, x, scale, shift, slope, offset, leak, first, last):
     """Rows first:last of grad, in place."""
     for row in range(first, last):

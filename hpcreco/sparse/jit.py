@@ -1,4 +1,4 @@
-"""How this package compiles numba functions and runs them on torch's number of threads."""
+"""How kernels meet torch: its numbers of threads, its arrays, its memory."""
 
 from __future__ import annotations
 
@@ -31,29 +31,6 @@ keep_freed_memory()
 _one_at_a_time = threading.Lock()
 # What numba was last told in this thread: telling it takes as long as a small kernel.
 _set = threading.local()
-
-
-def compiled(**options: Any) -> Callable[[Callable], Callable]:
-    """`numba.njit(nogil=True, **options)` with an on-disk cache where some cache folder can be written.
-
-    Numba keys the cache by the decorated function's own file: after an edit of a helper in another file,
-    remove `__pycache__`.
-    """
-
-    def decorate(function: Callable) -> Callable:
-        try:
-            return numba.njit(function, nogil=True, cache=True, **options)
-        except RuntimeError:  # no writable cache folder, as in a read-only image without a home
-            return numba.njit(function, nogil=True, **options)
-
-    return decorate
-
-
-def part() -> Callable[[Callable], Callable]:
-    """`compiled` for functions that only compiled ones call: without a cache and a way to call them of their own, which
-    take half of the time of compiling them.
-    """
-    return numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def array(tensor: torch.Tensor) -> np.ndarray:

@@ -21,8 +21,8 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
+from hpcreco.compiling import compiled, inner
 from hpcreco.sparse import epilogue
-from hpcreco.sparse.jit import compiled, part
 from hpcreco.sparse.simd import fma, load, store
 
 TILE = 256
@@ -77,7 +77,7 @@ def convolve(
                 epilogue.add_gradient_moments(sums[worker], out, beside, scale, shift, leak, first, last)
 
 
-@part()
+@inner
 def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
     """Add the products of one offset's pairs lo:hi; w is the position of the offset's matrix in weight.
 
@@ -109,7 +109,7 @@ def _add_products(out, x, weight, w, c_in, c_out, pair_out, pair_in, lo, hi, lan
             store(out, o3 + c, s3), store(out, o4 + c, s4), store(out, o5 + c, s5)
 
 
-@part()
+@inner
 def _add_products_of_16(out, x, weight, w, c_out, pair_out, pair_in, lo, hi, lanes):
     """The same, with the same bits, for 16 input channels: 16 weight vectors live in registers for all pairs."""
     for c in range(0, c_out, lanes):
@@ -172,7 +172,7 @@ def weight_gradient(total, partial, x, grad, starts, pair_out, pair_in, lanes):
                     total[k, j, c] += partial[worker - 1, k, j, c]
 
 
-@part()
+@inner
 def _clear(matrices):
     for k in range(matrices.shape[0]):
         for j in range(matrices.shape[1]):
@@ -180,7 +180,7 @@ def _clear(matrices):
                 matrices[k, j, c] = 0
 
 
-@part()
+@inner
 def _add_outer(total, w, x, grad, c_in, c_out, pair_out, pair_in, lo, hi, lanes):
     """Add the outer products of one offset's pairs lo:hi to the matrix at position w of total.
 

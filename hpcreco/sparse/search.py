@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from hpcreco.sparse.jit import compiled, part
+from hpcreco.compiling import compiled, inner
 from hpcreco.sparse.kernels import TILE
 
 
@@ -111,7 +111,7 @@ def find_pairs(keys, deltas, length, starts, pair_out, pair_in, near):
                     starts[tile, run * length + cell + 1] = found
 
 
-@part()
+@inner
 def _place(keys, wanted):
     """The first place in sorted keys that does not hold less than wanted."""
     low, high = 0, keys.size

@@ -11,7 +11,6 @@ import pytest
 
 from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.geometry import Face, WirePlane
-from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingError, TilingOptions
 
 N_CHANNELS, N_TICKS = 40, 8
@@ -386,7 +385,6 @@ import sys
 sys.modules["numba"] = None
 import numpy as np
 from hpcreco.experiments.protodune import geometry
-from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.tiler import Tiler
 with np.load(sys.argv[1]) as file:
     samples = [file[name] for name in file.files]
@@ -401,16 +399,3 @@ np.savez(sys.argv[2], coords=tiles.coords, features=tiles.features)
     with np.load(tmp_path / "tiles.npz") as without:
         np.testing.assert_array_equal(without["coords"], tiles.coords)
         np.testing.assert_array_equal(without["features"], tiles.features)
-
-
-def test_no_writable_cache_folder_is_no_obstacle(monkeypatch):
-    numba = pytest.importorskip("numba")
-    njit = numba.njit
-
-    def homeless(*args, cache=False, **options):
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(*args, **options)
-
-    monkeypatch.setattr(numba, "njit", homeless)
-    assert compiled(lambda x: x + 1)(1) == 2

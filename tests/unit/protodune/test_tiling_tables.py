@@ -6,10 +6,10 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from hpcreco.compiling import compiled
 from hpcreco.experiments.protodune import geometry
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
 from hpcreco.experiments.protodune.tiling import cuts, exact, layout, scratch
-from hpcreco.experiments.protodune.tiling.compiled import compiled
 from hpcreco.experiments.protodune.tiling.tiler import Tiler, TilingOptions
 from tests.unit.protodune.test_tiling import FACE, NO_COLLECTION, random_samples, same, small_face, tiler
 
@@ -22,22 +22,22 @@ FACES = {
 }
 
 
-@compiled
+@compiled()
 def weigh(plan, made, runs, n, weight):
     cuts.weigh(plan, made, runs, n, weight)
 
 
-@compiled
+@compiled()
 def share_out(plan, made, dy, runs, n, where, ratio, sums):
     cuts.share_out(plan, made, dy, runs, n, where, ratio, sums)
 
 
-@compiled
+@compiled()
 def units_of(size, largest):
     return exact.units(size, largest)
 
 
-@compiled
+@compiled()
 def room_for(rows, n):
     return scratch.room(rows, n)
 

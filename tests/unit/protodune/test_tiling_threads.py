@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcreco.compiling import compiled
 from hpcreco.experiments.protodune.tiling import chunks
-from hpcreco.experiments.protodune.tiling.compiled import compiled, take
+from hpcreco.experiments.protodune.tiling.chunks import take
 from hpcreco.experiments.protodune.tiling.events import tiled
 from hpcreco.experiments.protodune.tiling.tiler import TilingError
 from tests.unit.protodune.test_tiling import FACE, random_samples, same, tiler
 
 
-@compiled
+@compiled()
 def _take_all(counter, seen):
     number = take(counter)
     while number < len(seen):

@@ -1,4 +1,4 @@
-"""Compiled kernels beside other threads and where nothing can be cached; how OpenMP threads wait."""
+"""Compiled kernels beside other threads; how OpenMP threads wait."""
 
 from __future__ import annotations
 
@@ -48,23 +48,6 @@ def test_numba_leaves_torch_its_number_of_threads() -> None:
     environment = os.environ | {"NUMBA_NUM_THREADS": "2"}
     output = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
     assert output.split() == ["1", "1", "1", "1"]
-
-
-def test_functions_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    njit = numba.njit
-
-    def no_locator(function: object, **options: object) -> object:
-        if options.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return njit(function, **options)
-
-    monkeypatch.setattr(numba, "njit", no_locator)
-
-    @jit.compiled()
-    def twice(x: int) -> int:
-        return 2 * x
-
-    assert twice(21) == 42
 
 
 ONE_STEP = """

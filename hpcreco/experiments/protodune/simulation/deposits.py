@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
+
+from hpcreco.compiling import compiled
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def walk(rng: np.random.Generator, walks: Walks) -> tuple[np.ndarray, np.ndarray
     return _walk(walks.start, walks.direction, walks.first, walks.step, angles)
 
 
-@numba.njit(cache=True)
+@compiled()
 def _walk(start, direction, first, step, angles):  # pragma: no cover - compiled
     middle = np.empty((len(step), 3))
     extent = np.empty((len(step), 3))

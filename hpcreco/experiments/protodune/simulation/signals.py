@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from hpcreco.compiling import compiled
 from hpcreco.experiments.protodune.geometry import N_CHANNELS, N_TICKS, Face
 from hpcreco.experiments.protodune.simulation.drift import Charges
 
@@ -96,7 +96,7 @@ def _noise_needed(channel: np.ndarray, tick: np.ndarray, reach: int) -> int:
     return int(np.where(same, gap, 2 * reach + 1).sum())
 
 
-@numba.njit(cache=True)
+@compiled()
 def _regions(
     channel, tick, electrons, bounds, kernel, reach, noise, noise_level, seed, levels
 ):  # pragma: no cover - compiled
@@ -128,7 +128,7 @@ def _regions(
     return out_channel[:n_out], out_tick[:n_out], value[:n_out]
 
 
-@numba.njit(cache=True)
+@compiled()
 def _waveform(line, tick, electrons, kernel, reach, level, noise, n_noise):  # pragma: no cover - compiled
     """Add smoothed charge, and noise within `reach` of it; returns how many noise values have been used."""
     half = len(kernel) // 2
@@ -144,7 +144,7 @@ def _waveform(line, tick, electrons, kernel, reach, level, noise, n_noise):  # p
     return n_noise
 
 
-@numba.njit(cache=True)
+@compiled()
 def _keep_runs(line, keep, first, last, run_level, seed, pad):  # pragma: no cover - compiled
     """Mark runs above `run_level` whose maximum reaches `seed`, and `pad` ticks on each side of them."""
     k = first
@@ -160,7 +160,7 @@ def _keep_runs(line, keep, first, last, run_level, seed, pad):  # pragma: no cov
             keep[max(begin - pad, 0) : min(k + pad, N_TICKS)] = True
 
 
-@numba.njit(cache=True)
+@compiled()
 def _grown(array, capacity):  # pragma: no cover - compiled
     bigger = np.empty(capacity, array.dtype)
     bigger[: len(array)] = array

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hpcreco.compiling import compiled, inner
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling.compiled import compiled, inner
 from hpcreco.experiments.protodune.tiling.layout import Layout
 from hpcreco.experiments.protodune.tiling.scratch import ONE
 
@@ -40,7 +40,7 @@ def cuts(layout: Layout) -> Cuts:
     return Cuts(below, whole)
 
 
-@compiled
+@compiled()
 def _sum_upward(layout: Layout, below: np.ndarray, whole: np.ndarray) -> None:
     n_planes, n_z, n_y = layout.strip.shape
     for p in range(n_planes):

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
+from hpcreco.compiling import inner
 from hpcreco.experiments.protodune.overlap import SHARE_UNIT
-from hpcreco.experiments.protodune.tiling.compiled import inner
 
 SUM_BITS, PIXEL_BITS = 61, 52  # each one less than there is room for, as charges are rounded to units
 LARGEST = 1000  # 2 ** 1000 and its inverse are float64

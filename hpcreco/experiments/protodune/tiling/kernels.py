@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.chunks import Chunks
-from hpcreco.experiments.protodune.tiling.compiled import compiled, inner, take
+from hpcreco.compiling import compiled, inner
+from hpcreco.experiments.protodune.tiling.chunks import Chunks, take
 from hpcreco.experiments.protodune.tiling.cuts import Cuts, share_out, weigh
 from hpcreco.experiments.protodune.tiling.exact import units
 from hpcreco.experiments.protodune.tiling.layout import WORD, Grid, Layout, Slices
@@ -168,7 +168,7 @@ def write_rows(
         work.slot[y * np.uint64(cells_z) + z] = -1
 
 
-@compiled
+@compiled()
 def tile(
     layout: Layout,
     cut: Cuts,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.compiled import inner
+from hpcreco.compiling import inner
 from hpcreco.experiments.protodune.tiling.layout import Layout
 from hpcreco.experiments.protodune.tiling.scratch import ONE, Scratch, room
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hpcreco.experiments.protodune.tiling.compiled import inner
+from hpcreco.compiling import inner
 from hpcreco.experiments.protodune.tiling.layout import Grid, Layout
 
 ONE = np.uint64(1)  # unsigned indices spare the compiled loops the test for negative ones

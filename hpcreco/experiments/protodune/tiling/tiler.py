@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpcreco.compiling import HAVE_NUMBA
 from hpcreco.experiments.protodune.geometry import DOWNSAMPLE, N_CHANNELS, N_TICKS, Face
 from hpcreco.experiments.protodune.tiling import arrays, chunks, cuts, kernels, layout, scratch
-from hpcreco.experiments.protodune.tiling.compiled import HAVE_NUMBA
 
 ALGORITHM_VERSION = 2  # raise when the same input gives other rows: finished files become stale
 
