@@ -39,15 +39,14 @@ def _content(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _name(file: Path, name: Path) -> None:
+def _also_name(file: Path, name: Path) -> None:
     """Give `file` the further name `name`; raises FileExistsError if that is taken."""
     try:
         os.link(file, name)
     except FileExistsError:
         raise
-    except (
-        OSError
-    ):  # a file system without hard links: an empty file takes the name, and `file` then its place
+    except OSError:
+        # a file system without hard links: an empty file takes the name, and `file` then its place
         os.close(os.open(name, os.O_CREAT | os.O_EXCL))
         os.replace(file, name)
 
@@ -105,7 +104,7 @@ class RunLock:
         temporary = self.path.with_name(f".lock.{self._me['host']}.{os.getpid()}")
         temporary.write_text(json.dumps(self._me))
         try:
-            _name(temporary, self.path)
+            _also_name(temporary, self.path)
             return True
         except FileExistsError:
             return False
@@ -120,16 +119,15 @@ class RunLock:
         except FileNotFoundError:
             return
         if _content(aside) != dead:
-            _name(aside, self.path)
+            _also_name(aside, self.path)
         aside.unlink(missing_ok=True)
 
     def _holder(self) -> dict[str, Any] | None:
         return _content(self.path)
 
     def _dead(self, holder: dict[str, Any]) -> bool:
-        if (
-            holder["host"] == self._me["host"] and self._me["started"] is not None
-        ):  # else there is no /proc to ask
+        here = holder["host"] == self._me["host"]
+        if here and self._me["started"] is not None:  # else there is no /proc to ask
             started = _started(int(holder["pid"]))
             return started is None or started != holder["started"]
         return self._age() > self._stale
