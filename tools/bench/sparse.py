@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -119,6 +120,11 @@ def simulated(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return tiles.coords, tiles.features
 
 
+def environment(threads: int) -> dict[str, str]:
+    """A peer's: MinkowskiEngine shares out some of its work by this alone, whatever torch is told."""
+    return os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+
 def start(name: str, args: argparse.Namespace) -> list[subprocess.Popen[str]]:
     """The processes that run one peer on request, warmed up."""
     flags = {
@@ -129,8 +135,9 @@ def start(name: str, args: argparse.Namespace) -> list[subprocess.Popen[str]]:
     }
     command = [sys.executable, __file__, "--worker", name]
     command += [str(word) for flag in flags.items() for word in flag]
+    shared = environment(args.threads)
     group = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=shared)
         for _ in range(args.threads if name == "torch.mm" else 1)
     ]
     for task in TASKS[name]:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -123,8 +122,7 @@ def measure(name: str, folder: Path, rounds: int) -> Costs:
     subprocess.run(  # compilers take memory: they run in a process of their own
         [*command, "native"], input="\n".join(REGIMES[name].tasks), text=True, check=True, capture_output=True
     )
-    # MinkowskiEngine shares out some of its work by this alone
-    environment = os.environ | {"OMP_NUM_THREADS": str(REGIMES[name].threads)}
+    environment = one_event.environment(REGIMES[name].threads)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     workers = {
         peer: subprocess.Popen([*command, peer], **pipes, text=True, env=environment) for peer in PEERS
