@@ -34,8 +34,8 @@ keys of `parallel:` (the same for every experiment), with their defaults:
   overlap: true          each piece while (the last) backward still computes the next; false: all of them after it
   compression: none      fp16 or bf16 send 16 bits of each gradient instead of 32, with 11 or 8 bits of precision (bf16
                          needs --backend ddp); ranks stay equal, but no longer compute what one rank does. For slow
-                         networks: between ranks of one node sums in fp16 take longer than in float32 (twice as
-                         long over gloo). hpcreco plan --set parallel.compression=fp16 weighs one against the other
+                         networks: between ranks of one node sums in fp16 take two to three times as
+                         long as in float32. hpcreco plan --set parallel.compression=fp16 weighs one against the other
   sync_batch_norm: false batch statistics of all ranks' rows, instead of each rank's own
 """
 

@@ -69,7 +69,7 @@ THREAD_CLAIMS = (
     ("shard read, default filter by h5py: 1 thread / 2 threads", "h5py", "h5py, 2 threads"),
 )
 THREADED = ("default", "h5py", "memmap")
-PER_THREAD = 4  # events of one measurement
+PER_THREAD = 48  # events of one measurement; with a few, it is over before a second core is awake
 QUICK = ("unfiltered", "staged", "memmap")  # compared with each other in 20 times as many rounds
 Event = dict[str, np.ndarray]
 Read = Callable[[int], Event]
@@ -322,7 +322,7 @@ def main() -> int:
             readers, sizes = prepare(Path(folder), events[:n_events])
             times = measure(readers, n_events, max(5, args.rounds * 20 // max(20, n_events)))
             quick = measure({name: readers[name] for name in QUICK}, n_events, 20 * args.rounds)
-            threaded = measure_threads(readers, n_events, args.rounds)
+            threaded = measure_threads(readers, n_events, max(3, args.rounds // 3))
             rows += rows_of(n_events, times, quick, sizes) + thread_rows(n_events, threaded)
         for name, other, own, _ in CLAIMS:
             of = quick if own in quick else times

@@ -8,8 +8,8 @@ Many small events at once, one tiny event, wide and deep networks on events of a
 thread, inference of one event, single layers. Each regime is a pair of processes that take turns; a turn is the
 quickest of the calls that fit into a fifth of a second. Kernel maps are built anew in every call. Events are
 simulated tracks, by a fixed seed: nearly straight, with delta rays, two or three voxels wide; single layers work on the
-cosmic event of sparse.py. With a kernel of one cell and 64 channels both engines do one dense product at the machine's
-rate: no bar there. Normalisations are ours in both peers.
+cosmic event of sparse.py. The bar is to be ahead, in time and memory. With a kernel of one cell and 64 channels both
+engines do one dense product at the machine's rate: no bar there. Normalisations are ours in both peers.
 
 Writes sparse_regimes.figures.csv (ratios), sparse_regimes.csv (a row per regime, peer and task: medians of seconds,
 peak memory) and sparse_regimes.png.
@@ -54,7 +54,7 @@ class Regime:
     levels: int = 4
     size: int = 768
     layer: tuple[str, int, int] | None = None
-    bar: float | None = 1.5
+    bar: float | None = 1
     tasks: tuple[str, ...] = (TRAINING, INFERENCE)
     dtype: str = "float32"
     threads: int = 2

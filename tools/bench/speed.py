@@ -39,6 +39,7 @@ BENCHMARKS = (
     "start_up",
     "likelihood",
 )
+DETAILED = ("sparse_regimes",)  # too many figures for people's table: its own table and plot hold them
 LEAST_CHANGE = 0.05  # smaller ones are this kind of machine's mood
 
 Table = Mapping[tuple[str, str], Row]  # (benchmark, figure) -> row
@@ -70,9 +71,10 @@ def main() -> int:
     others = {key: row for key, row in before.items() if key[0] not in anew}
     table = ordered({**others, **measured} if args.keep else measured)
     write(table, out / "speed.csv")
-    plot(table, out / "speed.png")
+    main_table = {key: row for key, row in table.items() if key[0] not in DETAILED}
+    plot(main_table, out / "speed.png")
     if args.keep:
-        README.write_text(with_table(README.read_text(), markdown(table)))
+        README.write_text(with_table(README.read_text(), markdown(main_table)))
     worse = say_what_moved(before, measured)
     for name in failed:
         print(f"{name} failed")
