@@ -70,6 +70,15 @@ def write(figures: Iterable[Figure], path: Path) -> list[Row]:
     return rows
 
 
+def write_table(rows: Sequence[Mapping[str, object]], path: Path) -> None:
+    """A benchmark's own table as CSV, also on the screen; columns as in the first row."""
+    with path.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]), restval="", lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    print(path.read_text(), end="")
+
+
 def write_rows(rows: Iterable[Row], path: Path) -> None:
     """The rows as CSV."""
     with path.open("w", newline="") as stream:

@@ -22,7 +22,6 @@ the second, higher ceiling.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import subprocess
@@ -86,7 +85,7 @@ def main() -> int:
     rows = table(costs, flop)
     for row in rows:
         row |= {"voxels": voxels, "threads": args.threads, "width": args.width, "levels": args.levels}
-    write(rows, args.out / "sparse.csv")
+    figures.write_table(rows, args.out / "sparse.csv")
     plot(rows, args.out / "sparse.png")
     figures.write(ratios(costs, flop), args.out / "sparse.figures.csv")
     return 0
@@ -352,15 +351,6 @@ def ratios(costs: Costs, flop: dict[str, float]) -> list[figures.Figure]:
         ratio = of("native", INFERENCE, "peak MB") / of("minkowski", INFERENCE, "peak MB")
         found.append(figures.Figure("peak memory: native / MinkowskiEngine", ratio, better="lower", bar=1))
     return found
-
-
-def write(rows: list[dict[str, object]], path: Path) -> None:
-    """The table, also on the screen."""
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    sys.stdout.write(path.read_text())
 
 
 def plot(rows: list[dict[str, object]], path: Path) -> None:

@@ -109,7 +109,7 @@ def main() -> int:
         for name in names:
             costs |= measure(name, Path(folder), args.rounds)
     rows = table(costs)
-    one_event.write(rows, args.out / "sparse_regimes.csv")
+    figures.write_table(rows, args.out / "sparse_regimes.csv")
     found = ratios(costs)
     figures.write(found, args.out / "sparse_regimes.figures.csv")
     plot(found, args.out / "sparse_regimes.png")

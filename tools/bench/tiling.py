@@ -16,7 +16,6 @@ and the figure of one thread against the loop is one of CPU times.
 from __future__ import annotations
 
 import argparse
-import csv
 import resource
 import sys
 import tempfile
@@ -27,8 +26,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from figures import Figure, timed
-from figures import write as write_figures
+from figures import Figure, timed, write, write_table
 
 from hpcreco.experiments.protodune import geometry, names, parsed
 from hpcreco.experiments.protodune.simulation import chain
@@ -75,9 +73,9 @@ def main() -> int:
                 seconds, cpu = measure(peers(events, file, tilers), args.repeats)
             rows += table(kind, events, tilers[args.threads[0]], seconds, cpu)
             claims += claimed(kind, seconds, cpu)
-    write(rows, args.out / "tiling.csv")
+    write_table(rows, args.out / "tiling.csv")
     plot(rows, args.out / "tiling.png")
-    write_figures(claims, args.out / "tiling.figures.csv")
+    write(claims, args.out / "tiling.figures.csv")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {peak:.0f} MB, {args.out}/tiling.csv")
     return 0
@@ -205,15 +203,6 @@ def table(
         row["x one pass"] = f"{np.median(values) / np.median(seconds['one pass']):.0f}"
         rows.append(row)
     return rows
-
-
-def write(rows: list[dict[str, object]], path: Path) -> None:
-    """The table, also on the screen."""
-    with path.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    sys.stdout.write(path.read_text())
 
 
 def plot(rows: list[dict[str, object]], path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from hpcreco import shards
 from hpcreco.experiments.protodune import convert, parsed, readers
+from hpcreco.experiments.protodune.parsed.objects import import_npz
 
 READER = """\
 import numpy as np
@@ -134,6 +135,22 @@ def test_calorimetry_both_ways(tmp_path):
         ]
         assert all(np.array_equal(a[k], b[k]) for a, b in same for k in a)
         assert digest
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        (ragged(["Jet", 2, 1.0, POINTS]), "object 0: a Jet on plane 2"),
+        (ragged(["Track", 2, 1.0, POINTS], ["Shower", 3, 1.0, POINTS]), "object 1: a Shower on plane 3"),
+        (ragged(["Track", 2, 1.0, POINTS[:, :5]]), "calo table"),
+    ],
+)
+def test_calorimetry_that_is_none_is_named(tmp_path, objects, said):
+    source = save(tmp_path / "reco_BeamCosmic_001_calo-TPC1.npz", [CALO[0], objects])
+    with pytest.raises(parsed.ParsedError, match="event 1 is no calo table") as error:
+        import_npz(source, tmp_path / "calo.h5", {"generator": "test"}, allow_pickle=True)
+    assert said in str(error.value)
+    assert not (tmp_path / "calo.h5").exists()
 
 
 def test_beam_and_cosmic_tracks(tmp_path):

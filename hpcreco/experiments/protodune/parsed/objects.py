@@ -60,6 +60,8 @@ def _read_calo(event: np.ndarray) -> Tables:
         return _calo_tables(np.asarray(event, float).reshape(-1, 10))
     rows = []
     for number, (kind, plane, energy, points) in enumerate(event):
+        if kind not in KINDS or plane not in (0, 1, 2):
+            raise ValueError(f"object {number}: a {kind} on plane {plane}, which is unknown")
         points = np.asarray(points, float).reshape(-1, 6)
         head = np.tile([number, KINDS.index(kind), plane, energy], (max(len(points), 1), 1))
         rows.append(np.concatenate([head, points if len(points) else np.full((1, 6), np.nan)], axis=1))
