@@ -222,7 +222,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def entry() -> NoReturn:
     """The process of a command: what it has to say is its exit code."""
-    code = main()
+    try:
+        try:
+            code = main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not leaving.unread():
+            raise
+        code = 1
     leaving.deafen()
     sys.exit(code)
 

@@ -8,6 +8,7 @@ a moment.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
@@ -54,6 +55,16 @@ def deafen() -> None:
     """For a process that has its exit code: a job's warning that comes now must not turn "done" into "killed"."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+
+
+def unread() -> bool:
+    """Whether nobody reads what this process prints any more, as behind `| head`; then it goes nowhere from now on."""
+    looker = select.poll()
+    looker.register(sys.stdout.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in looker.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _world() -> World:

@@ -1,5 +1,6 @@
 """The command line: verbs, help that teaches, exit codes, errors in one line."""
 
+import os
 import subprocess
 import sys
 
@@ -84,6 +85,24 @@ def test_the_module_can_be_run():
     done = hpcreco("--version")
     assert done.returncode == 0
     assert done.stdout.startswith("hpcreco ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["config", "list"], 1), (["train", "--help"], 0), (["--version"], 1)]
+)
+def test_a_reader_that_has_seen_enough_gets_no_traceback(arguments, code):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpcreco", *arguments],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+    assert done.returncode == code
 
 
 def test_an_experiment_of_ones_own_is_found_and_a_wrong_name_explained():
