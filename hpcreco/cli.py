@@ -226,7 +226,7 @@ def entry() -> NoReturn:
         try:
             code = main()
         finally:
-            sys.stdout.flush()
+            print(end="", flush=True)  # where there is an output at all
     except BrokenPipeError:
         if not leaving.unread():
             raise

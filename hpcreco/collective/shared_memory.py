@@ -40,6 +40,6 @@ def _free(folder: Path) -> float:
     if not os.access(folder, os.W_OK | os.X_OK):
         return 0.0
     found = os.statvfs(folder)
-    return (
-        float(found.f_bavail * found.f_frsize) if found.f_blocks else math.inf
-    )  # a tmpfs without a limit has none
+    if not found.f_blocks:  # a tmpfs without a limit
+        return math.inf
+    return float(found.f_bavail * found.f_frsize)

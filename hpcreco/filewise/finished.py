@@ -15,8 +15,12 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+#: why a file is made again whose fingerprint says something else
+OTHERWISE_MADE = "stale: made with another seed, other options or another version"
+
+
 def unfinished(
-    path: Path, attribute: str, expected: Any, otherwise: str, schema: Schema | None = None
+    path: Path, attribute: str, expected: Any, otherwise: str = OTHERWISE_MADE, schema: Schema | None = None
 ) -> str | None:
     """None when the shard `path` is whole and holds `expected` in an attribute, else why it has to be made.
 

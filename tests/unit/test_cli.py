@@ -105,6 +105,12 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback(arguments, code):
     assert done.returncode == code
 
 
+def test_a_process_without_an_output_is_one_all_the_same():
+    command = ["sh", "-c", '"$0" -m hpcreco --version >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_experiment_of_ones_own_is_found_and_a_wrong_name_explained():
     assert experiment.find("toy_two_tables:EXPERIMENT").name == "toy_two_tables"
     for name, expected in (

@@ -161,12 +161,7 @@ class Batch:
 def _unfinished_reason(job: filewise.Job) -> str | None:
     """Why a file has to be made, None when it is there and was made with the same settings."""
     path = job.outputs[0]
-    reason = filewise.unfinished(
-        path,
-        "fingerprint",
-        job.fingerprint,
-        "stale: made with another seed, other options or another version",
-    )
+    reason = filewise.unfinished(path, "fingerprint", job.fingerprint)
     if reason:
         return reason
     with shards.Shard(path) as shard:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpcreco.experiments.protodune import names
+from hpcreco.experiments.protodune.tile_flags import add_index_range
 from hpcreco.filewise import Job, add_filewise_arguments
 
 if TYPE_CHECKING:
@@ -79,13 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out cells at negative coordinates, which networks do not take (they arise with --t0)",
     )
-    add(
-        "--index-range",
-        type=int,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="only groups with LOW <= index <= HIGH",
-    )
+    add_index_range(add)
     add("--geometry", default="pdsp", help="the one the files were made with (default: %(default)s)")
     add_filewise_arguments(parser)
 

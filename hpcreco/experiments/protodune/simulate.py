@@ -168,12 +168,7 @@ def _unfinished_reason(job: filewise.Job) -> str | None:
         if path.suffix != ".h5":
             reason = None if path.is_file() else "missing"
         else:
-            reason = filewise.unfinished(
-                path,
-                "fingerprint",
-                job.fingerprint,
-                "stale: made with another seed, other options or another version",
-            )
+            reason = filewise.unfinished(path, "fingerprint", job.fingerprint)
         if reason:
             return reason
     return None

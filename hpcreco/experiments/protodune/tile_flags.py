@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from hpcreco.experiments.protodune import names
@@ -59,6 +60,17 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
     add("-n", "--threads", type=int, help="threads per worker (default: cores / workers on this machine)")
 
 
+def add_index_range(add: Callable[..., object]) -> None:
+    """The flag that chooses groups by their index, by the `add_argument` of a parser or group."""
+    add(
+        "--index-range",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="only groups with LOW <= index <= HIGH",
+    )
+
+
 def _add_input(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("what is read").add_argument
     add(
@@ -73,13 +85,7 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         metavar="TYPES",
         help="truth products in the order to look for them, or none for data without truth (default: %(default)s)",
     )
-    add(
-        "--index-range",
-        type=int,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help="only groups with LOW <= index <= HIGH",
-    )
+    add_index_range(add)
     add("--geometry", default="pdsp", help="pdsp or larsoft:<wire dump .json.bz2> (default: %(default)s)")
 
 
